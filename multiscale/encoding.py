@@ -1,0 +1,351 @@
+"""Levels to the payload of a plane and back (specification, section 5).
+
+Both directions take a stack of planes at once; a single plane is a stack of one. The record side is plain
+dictionaries with the field names of ``multiscale.Plane``.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .arrays import INVALID_LIMIT, all_canonical, all_canonical_finite
+from .errors import PayloadError
+from .geometry import Geometry
+from .packing import centers_nest, sent_index, sent_level, unpack
+from .rice import decode_residuals, encode_residuals
+
+MIN_EXPONENT, MAX_EXPONENT = -119, 101
+MAX_QUANTUM = 1 << 24
+MAX_MASK = 0xFFFF
+FLOAT, MASK = np.dtype("<f4"), np.dtype("<u2")
+REDUCTION = {  # wire kind -> how its levels are reduced
+    "SCIENCE": "science",
+    "TEMPLATE": "science",
+    "DIFFERENCE": "science",
+    "SCORE": "science",
+    "VARIANCE": "variance",
+    "MASK": "mask",
+}
+Plane = Mapping[str, Any]
+Failures = dict[int, PayloadError]
+
+
+def decode_planes(planes: Sequence[Plane], geometry: Geometry) -> tuple[np.ndarray, Failures]:
+    """Return the canonical levels (N, L, S, S) of N planes, and the errors of those that are refused.
+
+    ``planes`` are ``multiscale.Plane`` records, either all MASK (uint16) or none (float32). Levels of a
+    refused plane are invalid (NaN, or 0 in a mask). Never raises for what a payload holds.
+    """
+    is_mask = bool(planes) and planes[0]["kind"] == "MASK"
+    failures: Failures = {}
+    groups: dict[tuple[str, bool, str], list[int]] = defaultdict(list)
+    for i, plane in enumerate(planes):
+        groups[plane["encoding"], plane["sharedCenter"], REDUCTION.get(plane["kind"], "")].append(i)
+    shape = (len(planes), geometry.n_levels, geometry.size, geometry.size)
+    out: np.ndarray | None = None
+    for (encoding, shared, reduction), members in groups.items():
+        group = planes if len(groups) == 1 else [planes[i] for i in members]
+        levels, bad = _decode_group(group, geometry, encoding, shared, reduction)
+        failures |= {members[i]: error for i, error in bad.items()}
+        if len(groups) == 1:
+            out = levels
+        else:
+            if out is None:
+                out = np.empty(shape, MASK if is_mask else FLOAT)
+            out[members] = levels
+    if out is None:
+        out = np.empty(shape, MASK if is_mask else FLOAT)
+    _check_crc(planes, out, failures)
+    for i in failures:
+        out[i] = 0 if is_mask else math.nan
+    return out, failures
+
+
+def _decode_group(
+    planes: Sequence[Plane], geometry: Geometry, encoding: str, shared: bool, reduction: str
+) -> tuple[np.ndarray, Failures]:
+    """Decode planes that differ in their values alone; refused ones are empty."""
+    n = geometry.n_sent(shared)
+    dtype = MASK if reduction == "mask" else FLOAT
+    failures: Failures = {}
+    if reduction == "" or encoding not in ("RAW", "RICE"):
+        name = encoding if reduction else "of a kind that this reader does not know"
+        error = PayloadError("unknown-symbol", f"a plane {name}", "a known kind, RAW or RICE")
+        return (
+            np.zeros((len(planes), geometry.n_levels, geometry.size, geometry.size), dtype),
+            dict.fromkeys(range(len(planes)), error),
+        )
+    if not shared and geometry.n_levels == 1:
+        error = PayloadError("shared-center", "false for one level", "true", "sharedCenter")
+        failures = dict.fromkeys(range(len(planes)), error)
+    if encoding == "RAW":
+        values = _decode_raw(planes, n, dtype, failures)
+    else:
+        values = _decode_rice(planes, geometry, shared, dtype, failures)
+    return unpack(values, geometry, kind=reduction, shared_center=shared), failures
+
+
+def _check_crc(planes: Sequence[Plane], levels: np.ndarray, failures: Failures) -> None:
+    """Add a failure for each plane whose levels are not those its ``crc32`` was computed from (4.4)."""
+    data = memoryview(np.ascontiguousarray(levels)).cast("B") if levels.size else b""
+    length = len(data) // max(len(planes), 1)
+    crc32 = zlib.crc32
+    begin = 0
+    for i, plane in enumerate(planes):
+        crc = crc32(data[begin : begin + length])
+        begin += length
+        if crc != plane["crc32"] and i not in failures:
+            failures[i] = PayloadError("crc", f"{crc:08x}", _hex(plane["crc32"]), "crc32")
+
+
+def _hex(number: Any) -> str:
+    return f"{number:08x}" if isinstance(number, int) else repr(number)
+
+
+def _decode_raw(planes: Sequence[Plane], n: int, dtype: np.dtype, failures: Failures) -> np.ndarray:
+    """Return the sent values (N, n) of RAW planes (clause 5.1)."""
+    expected = n * dtype.itemsize
+    payloads = []
+    for i, plane in enumerate(planes):
+        payload = plane["payload"]
+        if len(payload) != expected:
+            failures.setdefault(i, PayloadError("payload-size", f"{len(payload)} bytes", expected, "payload"))
+            payload = bytes(expected)
+        elif plane["stepExponent"] or plane["offset"] or plane["invalid"] is not None:
+            failures.setdefault(i, _raw_field_error(plane))
+        payloads.append(payload)
+    values = np.frombuffer(b"".join(payloads), dtype).reshape(len(planes), n)
+    if dtype is FLOAT and not all_canonical_finite(values) and not all_canonical(values):
+        for i, row in enumerate(values):
+            if not all_canonical(row):
+                j = next(j for j in range(n) if not all_canonical(row[j : j + 1]))
+                found = f"bits {row[j : j + 1].view('<u4')[0]:08x} as value {j}"
+                failures.setdefault(
+                    i, PayloadError("not-canonical", found, "7fc00000, or a magnitude below 2^125", "payload")
+                )
+        values = values.copy()
+        values[list(failures)] = 0
+    return values
+
+
+def _raw_field_error(plane: Plane) -> PayloadError:
+    if plane["stepExponent"]:
+        return PayloadError("step-exponent", plane["stepExponent"], "0 in a RAW plane", "stepExponent")
+    if plane["offset"]:
+        return PayloadError("offset", plane["offset"], "0 in a RAW plane", "offset")
+    return PayloadError("bitmap", "a bitmap", "null in a RAW plane", "invalid")
+
+
+def _decode_rice(
+    planes: Sequence[Plane], geometry: Geometry, shared: bool, dtype: np.dtype, failures: Failures
+) -> np.ndarray:
+    """Return the sent values (N, n) of RICE planes (clauses 5.2 to 5.5)."""
+    n = geometry.n_sent(shared)
+    values = np.zeros((len(planes), n), dtype)
+    good = []
+    for i, plane in enumerate(planes):
+        error = _rice_field_error(plane, geometry, n, dtype)
+        if error is None:
+            good.append(i)
+        else:
+            failures.setdefault(i, error)
+    try:
+        values[good] = _rice_values([planes[i] for i in good], geometry, shared, dtype)
+    except PayloadError:  # one of them is wrong: decode each alone to learn which
+        for i in good:
+            try:
+                values[i] = _rice_values([planes[i]], geometry, shared, dtype)[0]
+            except PayloadError as error:
+                failures.setdefault(i, error.within("payload"))
+    return values
+
+
+def _rice_field_error(plane: Plane, geometry: Geometry, n: int, dtype: np.dtype) -> PayloadError | None:
+    """Return what is wrong with the fields beside a RICE payload, before any of it is read."""
+    e, offset, bitmap = plane["stepExponent"], plane["offset"], plane["invalid"]
+    if dtype is MASK:
+        if e != 0:
+            return PayloadError("step-exponent", e, "0 in a mask", "stepExponent")
+        if not 0 <= offset <= MAX_MASK:
+            return PayloadError("offset", offset, f"from 0 to {MAX_MASK}", "offset")
+        if bitmap is not None:
+            return PayloadError("bitmap", "a bitmap", "null in a mask", "invalid")
+    elif not MIN_EXPONENT <= e <= MAX_EXPONENT:
+        return PayloadError("step-exponent", e, f"from {MIN_EXPONENT} to {MAX_EXPONENT}", "stepExponent")
+    elif abs(offset) << (geometry.n_levels - 1) > MAX_QUANTUM:
+        limit = MAX_QUANTUM >> (geometry.n_levels - 1)
+        return PayloadError("offset", offset, f"a magnitude of at most {limit}", "offset")
+    length = len(plane["payload"]) + (0 if bitmap is None else len(bitmap))
+    if length >= n * dtype.itemsize:
+        return PayloadError(
+            "rice-not-shorter", f"{length} bytes", f"fewer than RAW's {n * dtype.itemsize}", "payload"
+        )
+    if bitmap is not None:
+        if len(bitmap) != -(-n // 8):
+            return PayloadError("bitmap", f"{len(bitmap)} bytes", -(-n // 8), "invalid")
+        if n % 8 and bitmap[-1] & (0xFF >> n % 8):
+            return PayloadError("bitmap", "ones in the padding", "zeros", "invalid")
+        if not any(bitmap):
+            return PayloadError("bitmap", "no 1 at all", "null when all values are valid", "invalid")
+    return None
+
+
+def _rice_values(planes: Sequence[Plane], geometry: Geometry, shared: bool, dtype: np.dtype) -> np.ndarray:
+    """Return the values (N, n) of RICE planes whose fields are in range. Raises PayloadError."""
+    n = geometry.n_sent(shared)
+    valid = _validity([plane["invalid"] for plane in planes], n)
+    counts = np.full(len(planes), n) if valid is None else valid.sum(axis=1)
+    residuals = decode_residuals([plane["payload"] for plane in planes], counts)
+    if valid is None:
+        r = residuals.reshape(len(planes), n)
+    else:
+        r = np.zeros(valid.shape, np.int64)
+        r[valid] = residuals
+    offset = np.array([plane["offset"] for plane in planes], np.int64)[:, None]
+    if dtype is MASK:
+        q = r + offset
+        if q.size and not (q.min() >= 0 and q.max() <= MAX_MASK):
+            raise PayloadError("rice-range", f"mask values from {q.min()} to {q.max()}", "0 to 65535")
+        return q.astype(MASK)
+    level = sent_level(geometry.size, geometry.n_levels, shared)
+    q = r + (offset << level)
+    if q.size and not (q.min() >= -MAX_QUANTUM and q.max() <= MAX_QUANTUM):
+        raise PayloadError("rice-range", f"q from {q.min()} to {q.max()}", "a magnitude of at most 2^24")
+    e = np.array([plane["stepExponent"] for plane in planes], np.int64)
+    values = _dequantise(q, e, geometry, shared)
+    if e.size and e.max() == MAX_EXPONENT and not all_canonical_finite(values):
+        raise PayloadError("not-canonical", "a value of 2^125", "a magnitude below 2^125")
+    if valid is not None:
+        values[~valid] = math.nan
+    return values
+
+
+def _dequantise(q: np.ndarray, e: np.ndarray, geometry: Geometry, shared: bool) -> np.ndarray:
+    """Return q 2^(e - k) as float32, exactly: |q| <= 2^24 and every power is a normal number."""
+    step = np.ldexp(1.0, e[:, None] - np.arange(geometry.n_levels))
+    return (q * step[:, sent_level(geometry.size, geometry.n_levels, shared)]).astype(FLOAT)
+
+
+def _validity(bitmaps: Sequence[bytes | None], n: int) -> np.ndarray | None:
+    """Return a boolean array (N, n), true where a value is valid; None when all are."""
+    if all(bitmap is None for bitmap in bitmaps):
+        return None
+    empty = bytes(-(-n // 8))
+    raw = np.frombuffer(b"".join(empty if b is None else b for b in bitmaps), np.uint8)
+    return np.unpackbits(raw.reshape(len(bitmaps), -1), axis=1, count=n) == 0
+
+
+def encode_planes(
+    levels: np.ndarray,
+    geometry: Geometry,
+    *,
+    kind: str,
+    encoding: str = "RAW",
+    step_exponents: Sequence[int | None] | None = None,
+    offsets: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the fields encoding … crc32 of one ``multiscale.Plane`` for each stamp of a stack.
+
+    ``levels`` is (N, L, S, S), canonical float32, or uint16 for kind "MASK" (wire spelling). For RICE
+    ``step_exponents`` and ``offsets`` hold e and offset of each stamp; None, or what does not fit
+    (clause 5.5), makes that plane RAW. Centres are shared where the levels nest bit for bit (4.3).
+    """
+    dtype = MASK if kind == "MASK" else FLOAT
+    levels = np.ascontiguousarray(levels, dtype)
+    nests = centers_nest(levels, geometry, REDUCTION[kind])
+    flat = levels.reshape(len(levels), geometry.n_pixels)
+    out: list[dict[str, Any] | None] = [None] * len(levels)
+    for shared in (True, False):
+        members = np.flatnonzero(nests == shared)
+        if not members.size:
+            continue
+        values = flat[:, sent_index(geometry.size, geometry.n_levels, shared)]
+        if members.size < len(levels):
+            values = values[members]
+        raw = values.tobytes()
+        size = values.shape[1] * dtype.itemsize
+        for j, i in enumerate(members.tolist()):
+            out[i] = {
+                "encoding": "RAW",
+                "sharedCenter": shared,
+                "stepExponent": 0,
+                "offset": 0,
+                "invalid": None,
+                "payload": raw[j * size : (j + 1) * size],
+                "crc32": zlib.crc32(flat[i].data),
+            }
+        if encoding == "RICE" and step_exponents is not None and offsets is not None:
+            e = [step_exponents[i] for i in members]
+            rice = _encode_rice(values, geometry, shared, dtype, REDUCTION[kind], e, [offsets[i] for i in members])
+            for j, fields in rice.items():
+                out[members[j]] = fields
+    return [fields for fields in out if fields is not None]
+
+
+def _encode_rice(
+    values: np.ndarray,
+    geometry: Geometry,
+    shared: bool,
+    dtype: np.dtype,
+    reduction: str,
+    step_exponents: Sequence[int | None],
+    offsets: Sequence[int],
+) -> dict[int, dict[str, Any]]:
+    """Return the fields of those stamps of ``values`` (N, n) that RICE can hold, by index."""
+    limit = MAX_QUANTUM >> (geometry.n_levels - 1)
+    fits = [
+        i
+        for i, (e, offset) in enumerate(zip(step_exponents, offsets, strict=True))
+        if e is not None
+        and (e == 0 and 0 <= offset <= MAX_MASK if dtype is MASK else MIN_EXPONENT <= e <= MAX_EXPONENT)
+        and (dtype is MASK or abs(offset) <= limit)
+    ]
+    if not fits:
+        return {}
+    e = np.array([step_exponents[i] for i in fits], np.int64)
+    offset = np.array([offsets[i] for i in fits], np.int64)[:, None]
+    values = values[fits]
+    level = sent_level(geometry.size, geometry.n_levels, shared)
+    if dtype is MASK:
+        q, decoded = values.astype(np.int64), values
+        valid = np.ones(values.shape, bool)
+        residuals = q - offset
+        in_range = np.ones(len(fits), bool)
+    else:
+        valid = values == values
+        scaled = np.ldexp(values.astype(np.float64), level - e[:, None])
+        rounded = np.rint(np.where(valid, scaled, 0.0))
+        with np.errstate(over="ignore"):  # what leaves the range is seen just below
+            decoded = np.ldexp(rounded, e[:, None] - level).astype(FLOAT)
+        in_range = (np.abs(rounded) <= MAX_QUANTUM).all(axis=1) & (np.abs(decoded) < INVALID_LIMIT).all(axis=1)
+        q = np.where(in_range[:, None], rounded, 0).astype(np.int64)
+        decoded[~valid] = math.nan
+        decoded += 0.0  # -0 becomes +0 (clause 5.2)
+        residuals = q - (offset << level)
+    keep = np.flatnonzero(in_range)
+    if not keep.size:
+        return {}
+    counts = valid[keep].sum(axis=1)
+    payloads = encode_residuals(residuals[keep][valid[keep]], counts)
+    decoded_levels = unpack(decoded[keep], geometry, kind=reduction, shared_center=shared)
+    out = {}
+    for payload, j, levels in zip(payloads, keep.tolist(), decoded_levels, strict=True):
+        bitmap = None if valid[j].all() else np.packbits(~valid[j]).tobytes()
+        if len(payload) + len(bitmap or b"") >= values.shape[1] * dtype.itemsize:
+            continue
+        out[fits[j]] = {
+            "encoding": "RICE",
+            "sharedCenter": shared,
+            "stepExponent": int(e[j]),
+            "offset": int(offset[j, 0]),
+            "invalid": bitmap,
+            "payload": payload,
+            "crc32": zlib.crc32(levels.data),
+        }
+    return out

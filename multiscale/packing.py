@@ -1,0 +1,142 @@
+"""Levels to sent values and back (specification, section 4).
+
+Level 0, the finest, is sent whole. Of every coarser level only the pixels outside rows and columns
+S/4 to 3S/4 - 1 are sent: the decoder computes that centre from the level before.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .arrays import all_canonical_finite, array_namespace, block_length, cast, device_of, same_bits
+from .errors import GeometryError, PayloadError
+from .geometry import Geometry
+from .pyramid import reduce_2x2
+
+_BLOCK_BYTES = 1 << 18  # of output: its float64 copies stay in a core's cache
+
+
+@lru_cache(maxsize=256)
+def sent_index(size: int, n_levels: int, shared_center: bool = True) -> np.ndarray:
+    """Return, for each sent value in packing order, its index in the flat levels (intp, shape (n,))."""
+    sent = np.ones((n_levels, size, size), bool)
+    if shared_center:
+        sent[1:, size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = False
+    index = np.flatnonzero(sent)
+    index.flags.writeable = False
+    return index
+
+
+@lru_cache(maxsize=256)
+def sent_level(size: int, n_levels: int, shared_center: bool = True) -> np.ndarray:
+    """Return the level of each sent value in packing order (int64, shape (n,))."""
+    level = sent_index(size, n_levels, shared_center) // (size * size)
+    level.flags.writeable = False
+    return level
+
+
+@lru_cache(maxsize=256)
+def _source_index(size: int, n_levels: int) -> np.ndarray:
+    """Return, for each pixel of the flat levels, the sent value it holds; 0 for pixels of centres."""
+    source = np.zeros(n_levels * size * size, np.intp)
+    index = sent_index(size, n_levels)
+    source[index] = np.arange(index.size)
+    source.flags.writeable = False
+    return source
+
+
+def center_slice(size: int) -> slice:
+    """Rows, and columns, of the centre of a level k >= 1 (clause 2.3)."""
+    return slice(size // 4, 3 * size // 4)
+
+
+def centers_nest(levels: Any, geometry: Geometry, kind: str = "science") -> Any:
+    """Return which stamps of canonical ``levels`` (..., L, S, S) have centres that can be shared (4.3).
+
+    A boolean array of shape (...): every centre equals, bit for bit, the reduction of the level before.
+    """
+    xp = array_namespace(levels)
+    if geometry.n_levels == 1:
+        return xp.ones(levels.shape[:-3], dtype=xp.bool)
+    has_invalid = kind != "mask" and not all_canonical_finite(levels)
+    rebuilt = reduce_2x2(levels[..., :-1, :, :], kind, has_invalid=has_invalid)
+    center = center_slice(geometry.size)
+    given = levels[..., 1:, center, center]
+    if xp is np:  # a view of bits needs a contiguous last axis
+        given = np.ascontiguousarray(given)
+    return xp.all(same_bits(rebuilt, given), axis=(-3, -2, -1))
+
+
+def pack(levels: Any, geometry: Geometry, *, kind: str = "science", shared_center: bool = True) -> Any:
+    """Return the sent values of canonical ``levels``: (..., L, S, S) -> (..., n), same dtype.
+
+    n is ``geometry.n_values``, or ``geometry.n_pixels`` with ``shared_center=False`` (whole levels).
+    Raises GeometryError for another shape, and PayloadError("shared-center") when a centre is not the
+    reduction of the level before, so that sharing it would lose pixels.
+    """
+    xp = array_namespace(levels)
+    shape = (geometry.n_levels, geometry.size, geometry.size)
+    if tuple(levels.shape[-3:]) != shape:
+        raise GeometryError("geometry", f"levels of shape {tuple(levels.shape)}", f"(..., {shape})")
+    batch = tuple(levels.shape[:-3])
+    flat = xp.reshape(levels, (-1, geometry.n_pixels))
+    if not shared_center:
+        return xp.reshape(flat, (*batch, geometry.n_pixels))
+    index = xp.asarray(sent_index(geometry.size, geometry.n_levels), device=device_of(levels))
+    stack = xp.reshape(levels, (-1, *shape))
+    out = xp.empty((stack.shape[0], geometry.n_values), dtype=levels.dtype, device=device_of(levels))
+    per_block = block_length(stack, _BLOCK_BYTES, 4 * geometry.n_pixels)
+    for start in range(0, stack.shape[0], per_block):
+        block = slice(start, start + per_block)
+        nests = centers_nest(stack[block, ...], geometry, kind)
+        if not xp.all(nests):
+            raise PayloadError(
+                "shared-center",
+                f"stamp {start + int(xp.argmin(cast(nests, xp.int8)))} with levels that do not nest",
+                "each centre the reduction of the level before, or shared_center=False",
+            )
+        out[block, ...] = xp.take(flat[block, ...], index, axis=-1)
+    return xp.reshape(out, (*batch, geometry.n_values))
+
+
+def unpack(values: Any, geometry: Geometry, *, kind: str = "science", shared_center: bool = True) -> Any:
+    """Return the levels of sent ``values``: (..., n) -> (..., L, S, S), same dtype.
+
+    ``values`` are canonical float32, or uint16 for ``kind="mask"``. Raises GeometryError unless n is
+    ``geometry.n_sent(shared_center)``.
+    """
+    xp = array_namespace(values)
+    expected = geometry.n_sent(shared_center)
+    if len(values.shape) < 1 or values.shape[-1] != expected:
+        raise GeometryError("payload-size", f"values of shape {tuple(values.shape)}", f"(..., {expected})")
+    shape = (geometry.n_levels, geometry.size, geometry.size)
+    batch = tuple(values.shape[:-1])
+    if not shared_center or geometry.n_levels == 1:
+        return xp.reshape(xp.asarray(values, copy=True), (*batch, *shape))
+    n = math.prod(batch)
+    stack = xp.reshape(values, (n, expected))
+    out = xp.empty((n, *shape), dtype=values.dtype, device=device_of(values))
+    per_block = block_length(stack, _BLOCK_BYTES, 4 * geometry.n_pixels)
+    for start in range(0, n, per_block):
+        block = slice(start, start + per_block)
+        _unpack_into(out[block, ...], stack[block, ...], geometry, kind)
+    return xp.reshape(out, (*batch, *shape))
+
+
+def _unpack_into(out: Any, values: Any, geometry: Geometry, kind: str) -> None:
+    """Fill ``out`` (N, L, S, S) from ``values`` (N, n), level after level: each centre needs the one before."""
+    xp = array_namespace(values)
+    size, n_levels = geometry.size, geometry.n_levels
+    source = xp.asarray(_source_index(size, n_levels), device=device_of(values))
+    if xp is np:
+        np.take(values, source, axis=-1, out=out.reshape(len(out), -1), mode="clip")
+    else:
+        out[...] = xp.reshape(xp.take(values, source, axis=-1), out.shape)
+    has_invalid = kind != "mask" and not all_canonical_finite(values)
+    center = center_slice(size)
+    for level in range(1, n_levels):
+        out[:, level, center, center] = reduce_2x2(out[:, level - 1, :, :], kind, has_invalid=has_invalid)

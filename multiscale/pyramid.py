@@ -1,0 +1,206 @@
+"""From an image to the levels of a stamp (specification, sections 2 and 3).
+
+P_0 is the image on the footprint of the coarsest level, P_{k+1} = reduce(P_k), and level k is the
+central S x S pixels of P_k. ``reduce`` is the only statistic; its order of additions is fixed, so that
+every language gets the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .arrays import INVALID_LIMIT, all_canonical_finite, array_namespace, block_length, cast, device_of
+from .errors import GeometryError, ViewError
+from .geometry import Geometry, Placement
+
+KINDS = ("science", "template", "difference", "score", "variance", "mask")
+_NOTHING = -0.0  # the one number that changes no sum: with it a sum starts at the first valid pixel (3.2)
+_SMALL = 1 << 13  # values, see _sum_in_order
+_BLOCK_BYTES = 1 << 20
+
+
+def check_kind(kind: str) -> str:
+    """Return ``kind``; raises GeometryError when it is not one of ``KINDS``."""
+    if kind not in KINDS:
+        raise GeometryError("unknown-symbol", f"kind {kind!r}", f"one of {', '.join(KINDS)}")
+    return kind
+
+
+def reduce_2x2(image: Any, kind: str = "science", *, has_invalid: bool = True) -> Any:
+    """Return the next level of ``image``: (..., 2h, 2w) -> (..., h, w), same dtype.
+
+    ``image`` is canonical float32 (invalid pixels NaN), or uint16 when ``kind`` is "mask". Clauses 3.2
+    (mean), 3.3 (variance) and 3.4 (mask). ``has_invalid=False`` says that no pixel is NaN.
+    """
+    if kind == "mask" or not has_invalid:
+        return _reduce(image, None, kind)[0]
+    valid = image == image  # canonical: only NaN is invalid
+    mean, valid = _reduce(_replaced(image, ~valid, _NOTHING), valid, kind)
+    mean[~valid] = math.nan
+    return mean
+
+
+def _reduce(image: Any, valid: Any, kind: str) -> tuple[Any, Any]:
+    """Return the next level and its validity; ``image`` holds ``_NOTHING`` where ``valid`` is false.
+
+    ``valid`` None: all are.
+    """
+    xp = array_namespace(image)
+    if kind == "mask":
+        rows = image[..., 0::2, :] | image[..., 1::2, :]
+        return rows[..., 0::2] | rows[..., 1::2], None
+    total = _sum_in_order(image, xp.float64)
+    if valid is None:
+        total *= 0.0625 if kind == "variance" else 0.25
+        return cast(total, xp.float32), None
+    count = _count(valid)
+    is_any = count != 0
+    count[~is_any] = 1  # then _NOTHING / 1 stays _NOTHING
+    total /= cast(count * count if kind == "variance" else count, xp.float64)
+    return cast(total, xp.float32), is_any
+
+
+def _count(valid: Any) -> Any:
+    """Return how many of each 2x2 block are true: (..., 2h, 2w) bool -> (..., h, w) uint8."""
+    xp = array_namespace(valid)
+    if xp is np and valid.flags.c_contiguous:  # two neighbours at a time, as the bytes of a uint16
+        pairs = valid.view(np.uint16)
+        rows = pairs[..., 0::2, :] + pairs[..., 1::2, :]
+        return ((rows & 255) + (rows >> 8)).astype(np.uint8)
+    return _sum_in_order(valid, xp.uint8)
+
+
+def _sum_in_order(a: Any, dtype: Any) -> Any:
+    """Add the pixels (0,0), (0,1), (1,0), (1,1) of each 2x2 block, in that order, as ``dtype``."""
+    if math.prod(a.shape) < _SMALL:  # one conversion: fewer calls, which is what a small array costs
+        a = cast(a, dtype)
+        total = a[..., 0::2, 0::2] + a[..., 0::2, 1::2]
+        total += a[..., 1::2, 0::2]
+        total += a[..., 1::2, 1::2]
+        return total
+    total = cast(a[..., 0::2, 0::2], dtype)
+    total += cast(a[..., 0::2, 1::2], dtype)
+    total += cast(a[..., 1::2, 0::2], dtype)
+    total += cast(a[..., 1::2, 1::2], dtype)
+    return total
+
+
+def _replaced(array: Any, where: Any, value: float) -> Any:
+    """Return a copy of ``array`` with ``value`` where ``where`` is true (faster here than xp.where)."""
+    out = array_namespace(array).asarray(array, copy=True)
+    out[where] = value
+    return out
+
+
+def canonical(image: Any) -> tuple[Any, bool]:
+    """Return float32 ``image`` with invalid pixels as NaN 7fc00000, and whether there are any (3.5).
+
+    The image itself comes back when nothing has to change.
+    """
+    if all_canonical_finite(image):
+        return image, False
+    xp = array_namespace(image)
+    return _replaced(image, ~(xp.abs(image) < INVALID_LIMIT), math.nan), True  # NaN < limit is false
+
+
+def cut(image: Any, geometry: Geometry, placement: Placement, *, fill: float) -> Any:
+    """Return P_0: ``image`` (..., H, W) on the footprint, ``fill`` where it was not given."""
+    xp = array_namespace(image)
+    height, width = image.shape[-2:]
+    half, span = geometry.span_px // 2, geometry.span_px
+    x0, y0 = placement.cx - half, placement.cy - half
+    ys, xs = slice(max(y0, 0), max(y0 + span, 0)), slice(max(x0, 0), max(x0 + span, 0))
+    inside = image[..., ys, xs]
+    if inside.shape[-2:] == (span, span):
+        return inside
+    shape = (*image.shape[:-2], span, span)
+    out = xp.full(shape, fill, dtype=image.dtype, device=device_of(image))
+    rows, columns = inside.shape[-2:]
+    if rows and columns:
+        top, left = max(-y0, 0), max(-x0, 0)
+        out[..., top : top + rows, left : left + columns] = inside
+    return out
+
+
+def build_levels(
+    image: Any,
+    geometry: Geometry,
+    *,
+    x: float | None = None,
+    y: float | None = None,
+    kind: str = "science",
+    placement: Placement | None = None,
+    outside: int = 0,
+) -> Any:
+    """Return the levels around position (``x``, ``y``): (..., H, W) -> (..., L, S, S).
+
+    ``image`` is any real array of NumPy, torch or CuPy, indexed [y][x] with pixel centres at integers;
+    the result is float32 with invalid pixels NaN, or uint16 for ``kind="mask"`` (``outside`` is the value
+    of pixels beyond the image). ``placement`` overrides x and y, for images that were already cut.
+    Raises GeometryError when the image has fewer than two axes or the position is not finite.
+    """
+    check_kind(kind)
+    if placement is None:
+        if x is None or y is None:
+            raise GeometryError("position", "no position", "x and y, or placement")
+        placement = Placement.at(x, y)
+    if len(image.shape) < 2:
+        raise GeometryError("geometry", f"shape {tuple(image.shape)}", "(..., H, W)")
+    xp = array_namespace(image)
+    dtype = xp.uint16 if kind == "mask" else xp.float32
+    if image.dtype != dtype:
+        image = cast(image, dtype)
+    fill = outside if kind == "mask" else math.nan
+    batch = tuple(image.shape[:-2])
+    shape = (geometry.n_levels, geometry.size, geometry.size)
+    if not batch:
+        return _build(cut(image, geometry, placement, fill=fill), geometry, kind)
+    n = math.prod(batch)
+    stack = xp.reshape(image, (n, *image.shape[-2:]))
+    out = xp.empty((n, *shape), dtype=dtype, device=device_of(image))
+    per_block = block_length(stack, _BLOCK_BYTES, 4 * geometry.span_px**2)
+    for start in range(0, n, per_block):
+        block = slice(start, start + per_block)
+        out[block, ...] = _build(cut(stack[block, ...], geometry, placement, fill=fill), geometry, kind)
+    return xp.reshape(out, (*batch, *shape))
+
+
+def _build(p: Any, geometry: Geometry, kind: str) -> Any:
+    """Return the levels (..., L, S, S) of P_0, shape (..., span, span)."""
+    xp = array_namespace(p)
+    valid = None
+    if kind != "mask" and not all_canonical_finite(p):
+        valid = xp.abs(p) < INVALID_LIMIT  # false for NaN
+        p = _replaced(p, ~valid, _NOTHING)
+    shape = (*p.shape[:-2], geometry.n_levels, geometry.size, geometry.size)
+    out = xp.empty(shape, dtype=p.dtype, device=device_of(p))
+    for level in range(geometry.n_levels):
+        if level:
+            p, valid = _reduce(p, valid, kind)
+        low = (p.shape[-1] - geometry.size) // 2
+        inner = (..., slice(low, low + geometry.size), slice(low, low + geometry.size))
+        out[..., level, :, :] = p[inner] if valid is None else _replaced(p[inner], ~valid[inner], math.nan)
+    return out
+
+
+def mosaic(levels: Any, *, max_px: int = 2048) -> Any:
+    """Return one image in which the finest level wins (clause 9.2): (..., L, S, S) -> (..., N, N).
+
+    N = S 2^(L - 1) level-0 pixels; coarser pixels are repeated, not interpolated. Raises ViewError
+    when N is above ``max_px``.
+    """
+    xp = array_namespace(levels)
+    n_levels, size = levels.shape[-3], levels.shape[-1]
+    span = size << (n_levels - 1)
+    if span > max_px:
+        raise ViewError("mosaic-size", f"{span} x {span} pixels", f"at most max_px={max_px} a side")
+    out = xp.empty((*levels.shape[:-3], span, span), dtype=levels.dtype, device=device_of(levels))
+    for level in reversed(range(n_levels)):
+        width = size << level
+        low = (span - width) // 2
+        repeated = xp.repeat(xp.repeat(levels[..., level, :, :], 1 << level, axis=-1), 1 << level, axis=-2)
+        out[..., low : low + width, low : low + width] = repeated
+    return out
