@@ -19,6 +19,7 @@ import numpy as np
 from multiscale.errors import SurveyError
 
 Value: TypeAlias = bool | int | float | str | None
+Header: TypeAlias = dict[str, Value]
 
 BLOCK: Final = 2880  # bytes; headers and data are padded to it
 CARD: Final = 80  # bytes
@@ -32,7 +33,7 @@ DTYPES: Final = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8
 class Hdu:
     """One header and its image; ``data`` is None where there is none or it is not an image."""
 
-    header: dict[str, Value]
+    header: Header
     data: np.ndarray | None  # native byte order, BSCALE and BZERO applied, BLANK as NaN
 
     @property
@@ -62,7 +63,7 @@ def read_fits(content: bytes, *, max_bytes: int = MAX_BYTES) -> list[Hdu]:
     return hdus
 
 
-def read_image(content: bytes, *, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Value], np.ndarray]:
+def read_image(content: bytes, *, max_bytes: int = MAX_BYTES) -> tuple[Header, np.ndarray]:
     """Return the header and the (H, W) array of the first HDU that holds an image.
 
     Raises SurveyError ("cutout-image") if there is none or it has not two axes.
@@ -122,9 +123,9 @@ def _read_hdu(content: bytes, offset: int, *, is_primary: bool) -> tuple[Hdu, in
     return Hdu(header, data), offset + -(-n_bytes // BLOCK) * BLOCK
 
 
-def _read_header(content: bytes, offset: int) -> tuple[dict[str, Value], int]:
+def _read_header(content: bytes, offset: int) -> tuple[Header, int]:
     """Return the keywords of the header at ``offset`` (the first of equal ones) and where its data begin."""
-    header: dict[str, Value] = {}
+    header: Header = {}
     for start in range(offset, len(content) - CARD + 1, CARD):
         card = content[start : start + CARD]
         key = card[:8].rstrip()
@@ -169,7 +170,7 @@ def _string(text: str) -> str:
     return text[1 : end if end >= 0 else None].replace("''", "'").rstrip()
 
 
-def _geometry(header: dict[str, Value]) -> tuple[tuple[int, ...], np.dtype]:
+def _geometry(header: Header) -> tuple[tuple[int, ...], np.dtype]:
     """Return the array shape, slowest axis first, and the type of its values, both checked."""
     bitpix = header.get("BITPIX")
     if isinstance(bitpix, bool) or not isinstance(bitpix, int) or bitpix not in DTYPES:
@@ -181,18 +182,18 @@ def _geometry(header: dict[str, Value]) -> tuple[tuple[int, ...], np.dtype]:
     return tuple(sides), np.dtype(DTYPES[bitpix])
 
 
-def _count(header: dict[str, Value], key: str, default: int | None) -> int:
+def _count(header: Header, key: str, default: int | None) -> int:
     value = header.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
         raise _refusal(f"{key} {value!r}", "a count")
     return value
 
 
-def _is_image(header: dict[str, Value], is_primary: bool) -> bool:
+def _is_image(header: Header, is_primary: bool) -> bool:
     return is_primary or header.get("XTENSION") == "IMAGE"
 
 
-def _scaled(raw: np.ndarray, header: dict[str, Value]) -> np.ndarray:
+def _scaled(raw: np.ndarray, header: Header) -> np.ndarray:
     """Return the physical values in native byte order: raw·BSCALE + BZERO, NaN where raw is BLANK."""
     scale, zero, blank = _number(header, "BSCALE", 1), _number(header, "BZERO", 0), header.get("BLANK")
     is_integer = raw.dtype.kind in "iu"
@@ -208,7 +209,7 @@ def _scaled(raw: np.ndarray, header: dict[str, Value]) -> np.ndarray:
     return values.astype(np.float32 if raw.dtype.itemsize <= 2 else np.float64)
 
 
-def _number(header: dict[str, Value], key: str, default: float) -> float:
+def _number(header: Header, key: str, default: float) -> float:
     value = header.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
         raise _refusal(f"{key} {value!r}", "a number")

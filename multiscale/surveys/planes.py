@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from multiscale.errors import SurveyError
+from multiscale.surveys import fitsio
 from multiscale.surveys.model import Missing, PlaneKey
 
 NO_DATA: Final = 2.0**125  # at least this in magnitude is invalid (specification 3.5)
@@ -68,6 +69,33 @@ def _image_of_name(name: str) -> str | None:
     if re.search(r"templ|ref", words):
         return "template"
     return "science" if re.search(r"sci|new|target|image", words) else None
+
+
+def read_images(
+    record: Mapping[str, Any], fields: Mapping[str, str]
+) -> tuple[dict[PlaneKey, np.ndarray], dict[str, fitsio.Header], list[str]]:
+    """Return the planes of one-image FITS cutouts as float32, their headers by plane, and what was changed.
+
+    Raises SurveyError that names the field where a cutout cannot be read, and where all are null.
+    """
+    planes: dict[PlaneKey, np.ndarray] = {}
+    headers: dict[str, fitsio.Header] = {}
+    notes: list[str] = []
+    for name, image in fields.items():
+        try:
+            content = stamp_bytes(record[name])
+            if content is None:
+                continue
+            headers[image], pixels = fitsio.read_image(content)
+            check_shape(pixels)
+        except SurveyError as error:
+            raise error.within(name) from error
+        planes[image], changed = as_float32(pixels)
+        if changed:
+            notes.append(f"{image}: {pixels.dtype} rounded to float32")
+    if not planes:
+        raise SurveyError("survey", "no cutout", "at least one of science, template and difference")
+    return planes, headers, notes + no_data_notes(planes)
 
 
 def as_float32(image: np.ndarray) -> tuple[np.ndarray, bool]:

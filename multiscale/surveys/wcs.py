@@ -13,10 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from multiscale.surveys.fitsio import Value
+from multiscale.surveys.fitsio import Header, Value
 from multiscale.surveys.model import Wcs
 
-Header: TypeAlias = dict[str, Value]
 PlaneMap: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 # Powers (of the first, of the second, of r) of the TPV terms 0 to 22; for axis 2 the first is y.
