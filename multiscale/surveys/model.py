@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from multiscale.sky import deproject, project
+
 PlaneKey: TypeAlias = str | tuple[str, str]  # "science", or ("variance", "science")
 
 
@@ -26,6 +28,18 @@ class Wcs:
     crval: tuple[float, float]  # right ascension, declination, degrees, ICRS
     cd: tuple[tuple[float, float], tuple[float, float]]  # ((cd11, cd12), (cd21, cd22)), degrees per pixel
     max_error: float | None = None  # arcsec: largest distance to the survey's own solution; None: not known
+
+    def pixel_to_world(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (ra, dec), ICRS degrees, of pixel positions in the array."""
+        dx, dy = np.asarray(x, float) - self.crpix[0], np.asarray(y, float) - self.crpix[1]
+        (a, b), (c, d) = self.cd
+        return deproject(a * dx + b * dy, c * dx + d * dy, *self.crval)
+
+    def world_to_pixel(self, ra: float, dec: float) -> tuple[float, float]:
+        """Return the (x, y) of one position (ICRS degrees) in the array."""
+        offset = [float(v) for v in project(ra, dec, *self.crval)]
+        dx, dy = np.linalg.solve(np.array(self.cd), offset)
+        return self.crpix[0] + float(dx), self.crpix[1] + float(dy)
 
     @property
     def pixel_scale(self) -> float:
@@ -48,7 +62,7 @@ class Missing:
 class SurveyCutout:
     """The image planes of one alert, all of one shape (H, W), before any multi-scale grid is laid."""
 
-    planes: dict[PlaneKey, np.ndarray]  # native float32 (mask: uint16), [y][x]; difference = science − template
+    planes: dict[PlaneKey, np.ndarray]  # float32 (mask: uint16), [y][x]; difference = science − template
     center: tuple[int, int]  # (x, y): the pixel that the survey cut around
     position: tuple[float, float] | None  # (x, y) of the object, pixels; None: not known to a pixel
     pixel_scale: float  # arcsec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +25,7 @@ VOUNITS: Final = frozenset(("adu", "adu/s", "nJy", "uJy", "mJy", "Jy", "MJy/sr",
 
 
 def stamp_bytes(field: object) -> bytes | None:
-    """Return the bytes of a cutout field: plain bytes, or a record with ``stampData``; None where null or empty.
+    """Return the bytes of a cutout field: plain, or in a record's ``stampData``; None where null or empty.
 
     Raises SurveyError for anything else.
     """
@@ -62,7 +62,7 @@ def _has_stamp_data(value: object) -> bool:
 
 def _image_of_name(name: str) -> str | None:
     words = name.lower()
-    if "cutout" not in words and "stamp" not in words or "multiscale" in words:
+    if ("cutout" not in words and "stamp" not in words) or "multiscale" in words:
         return None
     if re.search(r"diff|sub", words):
         return "difference"
@@ -130,8 +130,11 @@ def key_name(key: PlaneKey) -> str:
     return key if isinstance(key, str) else f"{key[0]} of {key[1]}"
 
 
-def missing_planes(fields: Mapping[str, str], planes: Mapping[PlaneKey, np.ndarray]) -> list[Missing]:
-    """Return an entry for each of science, template and difference that is not among the planes."""
+def missing_planes(
+    fields: Mapping[str, str], planes: Mapping[PlaneKey, np.ndarray], *, known: Sequence[Missing] = ()
+) -> list[Missing]:
+    """Return an entry for each of science, template and difference that is neither a plane nor ``known``."""
+    explained = {entry.kind for entry in known}
     names = {image: name for name, image in fields.items()}
     return [
         Missing(
@@ -141,7 +144,7 @@ def missing_planes(fields: Mapping[str, str], planes: Mapping[PlaneKey, np.ndarr
             detail=f"{names[image]} is null" if image in names else f"the packet has no {image} cutout",
         )
         for image in IMAGES
-        if image not in planes
+        if image not in planes and image.upper() not in explained
     ]
 
 
@@ -175,7 +178,7 @@ def on_grid(image: np.ndarray, *, x_shift: int, y_shift: int, shape: tuple[int, 
 
 
 def noise_sign(science: np.ndarray, template: np.ndarray | None, difference: np.ndarray) -> float:
-    """Return r(science, difference) − r(template, difference) over sky pixels: above 0 for science − template.
+    """Return r(science, difference) − r(template, difference) over the sky: above 0 for science − template.
 
     The sky noise of the science image enters the difference with its own sign, the template's with the
     opposite one, whatever the object did. The correlations are over pixels within 4 robust σ of the median
@@ -203,7 +206,7 @@ def _is_sky(values: np.ndarray) -> np.ndarray:
 
 
 def center_excess(image: np.ndarray, x: int, y: int) -> float:
-    """Return the mean of the 3×3 pixels at (x, y) above the image's median, over its robust σ; NaN where empty."""
+    """Return the mean of 3×3 pixels at (x, y), less the image's median, over its robust σ; NaN if empty."""
     box = image[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
     good, core = image[_is_data(image)], box[_is_data(box)]
     if good.size == 0 or core.size == 0:

@@ -45,7 +45,7 @@ def required(value: object, name: str) -> float:
 
 
 def truth(value: object) -> bool | None:
-    """Return what a survey's flag says: true for 't', '1', 'true', 1, True; None where it is none of these."""
+    """Return what a survey's flag says, written as 't', '1', 'true', 1.0 or True; None for anything else."""
     text = str(value).strip().lower()
     if text in ("t", "true", "1", "1.0", "y", "yes"):
         return True
@@ -58,7 +58,7 @@ def mjd_from_jd(jd: float) -> float:
 
 
 def mid_exposure(start: float, exposure_time: float | None) -> float:
-    """Return the middle of an exposure from its start (MJD, days) and length (s); the start if that is unknown."""
+    """Return the middle of an exposure (MJD, days) from its start and length (s; None: the start itself)."""
     return start + (exposure_time or 0.0) / 2 / SECONDS_PER_DAY
 
 
@@ -78,14 +78,20 @@ def nearest_first(matches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(matches, key=lambda match: (match["separation"] is None, match["separation"] or 0.0))
 
 
-def cross_match(catalog: str, source_id: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 (fields of the record)
+def cross_match(catalog: str, source_id: str, **more: Any) -> dict[str, Any]:
     """Return a ``multiscale.CrossMatch``; fields that are not given are null."""
-    absent = {"kind": None, "separation": None, "magnitude": None, "redshift": None, "properties": {}}
+    absent: dict[str, Any] = {
+        "kind": None,
+        "separation": None,
+        "magnitude": None,
+        "redshift": None,
+        "properties": {},
+    }
     return {"catalog": catalog, "sourceId": source_id, **absent, **more}
 
 
 def score(classifier: str, version: object, value: object, taxonomy: str) -> list[dict[str, Any]]:
-    """Return the ``multiscale.Classification`` of one real/bogus score as a list, empty where it is absent."""
+    """Return a real/bogus score as a list of one ``multiscale.Classification``, empty where it is absent."""
     probability = number(value)
     if probability is None or not 0 <= probability <= 1:
         return []
@@ -116,7 +122,12 @@ def provenance(notes: Iterable[str]) -> list[dict[str, str]]:
 
 
 def alert_fields(
-    *, alert_id: str, survey: str, object_id: str | None, detection: dict[str, Any], **lists: Any  # noqa: ANN401
+    *,
+    alert_id: str,
+    survey: str,
+    object_id: str | None,
+    detection: dict[str, Any],
+    **lists: Any,
 ) -> dict[str, Any]:
     """Return the fields of a ``multiscale.Alert`` without its cutout; what is not given is empty."""
     empty: dict[str, Any] = {
@@ -128,7 +139,7 @@ def alert_fields(
     return {**head, "detection": detection, **empty, **lists}
 
 
-def detection_fields(**known: Any) -> dict[str, Any]:  # noqa: ANN401
+def detection_fields(**known: Any) -> dict[str, Any]:
     """Return a ``multiscale.Detection`` with null where nothing is given."""
     names = "exposureId detector exposureTime raErr decErr x y flux fluxErr fluxUnit magnitude magnitudeErr"
     more = "magnitudeSystem limitingMagnitude snr isPositive fwhm elongation positionAngle"

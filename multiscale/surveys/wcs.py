@@ -1,8 +1,8 @@
 """From a FITS header's WCS to one tangent plane that is linear over a cutout, without astropy.
 
 Handles CD, PC·CDELT and CDELT; TAN, TAN-SIP and TPV. Distortion is dropped (specification 2.6): the
-result is the tangent to the survey's solution at the middle of the array, and ``max_error`` says how far the two
-are apart over the array. FITS papers I and II, the SIP convention, and the TPV registry entry.
+result is the tangent to the survey's solution at the middle of the array, and ``max_error`` says how far
+the two are apart over the array. FITS papers I and II, the SIP convention, the TPV registry entry.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from multiscale.sky import deproject, project
 from multiscale.surveys.fitsio import Header, Value
 from multiscale.surveys.model import Wcs
 
@@ -60,35 +61,17 @@ def wcs_of(header: Header, shape: tuple[int, int]) -> tuple[Wcs | None, list[str
     return wcs, notes
 
 
-def sky_to_pixel(wcs: Wcs, ra: float, dec: float) -> tuple[float, float]:
-    """Return the (x, y) of a position (ICRS degrees) in the array of ``wcs``, 0-based pixels.
-
-    NaN for positions 90 degrees or more from the tangent point.
-    """
-    xi, eta = _project(*wcs.crval, np.asarray(ra), np.asarray(dec))
-    dx, dy = np.linalg.solve(np.array(wcs.cd), [float(xi), float(eta)])
-    return wcs.crpix[0] + float(dx), wcs.crpix[1] + float(dy)
-
-
-def pixel_to_sky(wcs: Wcs, x: float, y: float) -> tuple[float, float]:
-    """Return the (ra, dec), ICRS degrees, of a 0-based pixel position in the array of ``wcs``."""
-    xi, eta = np.array(wcs.cd) @ (x - wcs.crpix[0], y - wcs.crpix[1])
-    ra, dec = _deproject(*wcs.crval, np.asarray(xi), np.asarray(eta))
-    return float(ra), float(dec)
-
-
 def _tangent(plane_map: PlaneMap, crval: tuple[float, float], shape: tuple[int, int]) -> Wcs:
     """Return the TAN projection that touches ``plane_map`` (seen from crval) at the middle of the array."""
     height, width = shape
     x0, y0 = (width - 1) / 2, (height - 1) / 2
 
     def offsets(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.array(_project(*middle, *_deproject(*crval, *plane_map(x, y))))
+        return np.array(project(*deproject(*plane_map(x, y), *crval), *middle))
 
-    ra, dec = _deproject(*crval, *plane_map(np.array(x0), np.array(y0)))
+    ra, dec = deproject(*plane_map(np.array(x0), np.array(y0)), *crval)
     middle = float(ra), float(dec)
-    step = np.array([1.0, -1.0, 0.0, 0.0])
-    right, left, up, down = offsets(x0 + step, y0 + step[::-1] * -1).T
+    right, left, up, down = offsets(x0 + np.array([1, -1, 0, 0]), y0 + np.array([0, 0, 1, -1])).T
     (cd11, cd21), (cd12, cd22) = (right - left) / 2, (up - down) / 2
     x, y = (a.ravel() for a in np.meshgrid([-0.5, x0, width - 0.5], [-0.5, y0, height - 0.5]))
     linear = np.array([[cd11, cd12], [cd21, cd22]]) @ np.array([x - x0, y - y0])
@@ -179,22 +162,3 @@ def _pair(header: Header, key: str, shift: float) -> tuple[float, float] | None:
 
 def _is_inside(crpix: tuple[float, float], shape: tuple[int, int]) -> bool:
     return -0.5 <= crpix[0] <= shape[1] - 0.5 and -0.5 <= crpix[1] <= shape[0] - 0.5
-
-
-def _project(ra0: float, dec0: float, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the standard coordinates (degrees) of positions seen from the tangent point (ra0, dec0)."""
-    d_ra, d, d0 = np.radians(ra - ra0), np.radians(dec), math.radians(dec0)
-    cosine = math.sin(d0) * np.sin(d) + math.cos(d0) * np.cos(d) * np.cos(d_ra)
-    scale = np.degrees(1.0 / np.where(cosine > 0, cosine, np.nan))
-    xi = np.cos(d) * np.sin(d_ra)
-    eta = math.cos(d0) * np.sin(d) - math.sin(d0) * np.cos(d) * np.cos(d_ra)
-    return xi * scale, eta * scale
-
-
-def _deproject(ra0: float, dec0: float, xi: np.ndarray, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (ra, dec), degrees, ra in [0, 360), of standard coordinates (degrees) seen from (ra0, dec0)."""
-    x, y, d0 = np.radians(xi), np.radians(eta), math.radians(dec0)
-    across = math.cos(d0) - y * math.sin(d0)
-    ra = ra0 + np.degrees(np.arctan2(x, across))
-    dec = np.degrees(np.arctan2(math.sin(d0) + y * math.cos(d0), np.hypot(x, across)))
-    return ra % 360.0, dec
