@@ -1,6 +1,7 @@
 """Multi-scale stamps for sky-survey alerts: the reference codec of the specification in ``spec/``."""
 
-from .cutout import Cutout, encode_cutouts
+from .batch import Batch, Group, decode_batch
+from .cutout import Cutout, Plane, encode_cutouts
 from .errors import (
     GeometryError,
     PayloadError,
@@ -12,7 +13,37 @@ from .errors import (
     WireError,
 )
 from .geometry import PROFILES, Geometry, Placement, profile
+from .packet import Alert, EmbeddedAlert
 from .packing import pack, unpack
 from .pyramid import build_levels, mosaic
 from .rules import SPEC_VERSION
 from .version import __version__
+
+__all__ = [
+    "Geometry",
+    "Placement",
+    "PROFILES",
+    "profile",
+    "build_levels",
+    "pack",
+    "unpack",
+    "mosaic",
+    "Cutout",
+    "Plane",
+    "encode_cutouts",
+    "Alert",
+    "EmbeddedAlert",
+    "decode_batch",
+    "Batch",
+    "Group",
+    "StampError",
+    "GeometryError",
+    "PayloadError",
+    "RecordError",
+    "WireError",
+    "SchemaError",
+    "SurveyError",
+    "ViewError",
+    "SPEC_VERSION",
+    "__version__",
+]

@@ -66,7 +66,12 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
             for fault in cutout_faults(cutout):
                 raise fault
             planes = cutout["planes"]
-            key = (cutout["size"], cutout["nLevels"], cutout["pixelScale"], *[(p["kind"], p["of"]) for p in planes])
+            key = (
+                cutout["size"],
+                cutout["nLevels"],
+                cutout["pixelScale"],
+                *[(p["kind"], p["of"]) for p in planes],
+            )
         except StampError as error:
             refused[index] = error
         except (KeyError, TypeError, AttributeError) as error:  # not what an Avro reader gives

@@ -352,7 +352,9 @@ def encode_cutouts(
     clips = [placement.clipped(geometry, width, height) for placement in placements]
     names = {wire_key(k): _mask_names(v) for k, v in (mask_bits or {}).items()}
     footprints = {
-        key: _footprints(stack, geometry, placements, key) for key, stack in stacks.items() if key[0] != "MASK"
+        key: _footprints(stack, geometry, placements, key)
+        for key, stack in stacks.items()
+        if key[0] != "MASK"
     }
     for (kind, of), stack in footprints.items():
         if kind == "VARIANCE" and (of, "NONE") in footprints:
@@ -373,7 +375,9 @@ def encode_cutouts(
         }
         given = sigma.get(plane_key(*key)) if isinstance(sigma, Mapping) else sigma
         encoded.append(
-            _encode_stack(stack, geometry, key, _encoding_of(encoding, key[0]), given, step_sigma, statistics, rest)
+            _encode_stack(
+                stack, geometry, key, _encoding_of(encoding, key[0]), given, step_sigma, statistics, rest
+            )
         )
     cutouts = []
     for i, placement in enumerate(placements):
@@ -419,8 +423,10 @@ def _footprints(
     with np.errstate(over="ignore", invalid="ignore"):  # what binary32 cannot hold becomes invalid
         for i, placement in enumerate(placements):
             image = stack if stack.ndim == 2 else stack[i]
-            out[i] = cut(image, geometry, placement, fill=math.nan) if image.dtype.kind == "f" else cut(
-                image.astype(np.float64), geometry, placement, fill=math.nan
+            out[i] = (
+                cut(image, geometry, placement, fill=math.nan)
+                if image.dtype.kind == "f"
+                else cut(image.astype(np.float64), geometry, placement, fill=math.nan)
             )
     return out
 
@@ -454,7 +460,9 @@ def _mask_footprints(
         raise RecordError("mask-bits", f"a mask of {stack.dtype}", "integers")
     if int(stack.max(initial=0)) & ~named or int(np.bitwise_or.reduce(stack, axis=None)) & ~named:
         bits = int(np.bitwise_or.reduce(stack, axis=None)) & ~named
-        raise RecordError("mask-bits", f"bits {bits:#x} without a name", "only bits that are named", "maskBits")
+        raise RecordError(
+            "mask-bits", f"bits {bits:#x} without a name", "only bits that are named", "maskBits"
+        )
     span = geometry.span_px
     out = np.empty((len(placements), span, span), np.uint16)
     for i, placement in enumerate(placements):
@@ -480,14 +488,14 @@ def _encode_stack(
     """Return one ``multiscale.Plane`` record for each footprint (N, span, span) of one plane."""
     kind = key[0]
     middle = geometry.span_px // 2
-    levels = build_levels(
-        stack, geometry, kind=kind.lower(), placement=Placement(middle, middle)
-    )
+    levels = build_levels(stack, geometry, kind=kind.lower(), placement=Placement(middle, middle))
     medians: list[float] = [math.nan] * len(stack)
     sigmas: list[float] = [math.nan if sigma is None else sigma] * len(stack)
     with np.errstate(invalid="ignore"):
         for i, footprint in enumerate(stack):
-            if kind in FLUX_KINDS and (statistics or (encoding == "RICE" and sigma is None and kind != "SCORE")):
+            if kind in FLUX_KINDS and (
+                statistics or (encoding == "RICE" and sigma is None and kind != "SCORE")
+            ):
                 clean = np.where(np.abs(footprint) < INVALID_LIMIT, footprint, np.float32(np.nan))
                 if sigma is None:
                     medians[i], sigmas[i] = background_and_noise(clean)
@@ -495,7 +503,7 @@ def _encode_stack(
                     medians[i] = median(clean[clean == clean])
             elif encoding == "RICE":
                 flat = footprint.ravel()
-                medians[i] = median((flat if kind == "MASK" else flat[np.abs(flat) < INVALID_LIMIT]))
+                medians[i] = median(flat if kind == "MASK" else flat[np.abs(flat) < INVALID_LIMIT])
     exponents = [step_exponent(kind, m, s, step_sigma) for m, s in zip(medians, sigmas, strict=True)]
     offsets = [_offset_steps(kind, m, e) for m, e in zip(medians, exponents, strict=True)]
     packed = encode_planes(

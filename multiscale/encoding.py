@@ -282,7 +282,9 @@ def encode_planes(
             }
         if encoding == "RICE" and step_exponents is not None and offsets is not None:
             e = [step_exponents[i] for i in members]
-            rice = _encode_rice(values, geometry, shared, dtype, REDUCTION[kind], e, [offsets[i] for i in members])
+            rice = _encode_rice(
+                values, geometry, shared, dtype, REDUCTION[kind], e, [offsets[i] for i in members]
+            )
             for j, fields in rice.items():
                 out[members[j]] = fields
     return [fields for fields in out if fields is not None]
@@ -323,7 +325,9 @@ def _encode_rice(
         rounded = np.rint(np.where(valid, scaled, 0.0))
         with np.errstate(over="ignore"):  # what leaves the range is seen just below
             decoded = np.ldexp(rounded, e[:, None] - level).astype(FLOAT)
-        in_range = (np.abs(rounded) <= MAX_QUANTUM).all(axis=1) & (np.abs(decoded) < INVALID_LIMIT).all(axis=1)
+        in_range = (np.abs(rounded) <= MAX_QUANTUM).all(axis=1) & (np.abs(decoded) < INVALID_LIMIT).all(
+            axis=1
+        )
         q = np.where(in_range[:, None], rounded, 0).astype(np.int64)
         decoded[~valid] = math.nan
         decoded += 0.0  # -0 becomes +0 (clause 5.2)

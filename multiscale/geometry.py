@@ -33,7 +33,9 @@ class Geometry:
         if not isinstance(self.n_levels, int) or not 1 <= self.n_levels <= MAX_LEVELS:
             raise GeometryError("geometry", f"{self.n_levels!r} levels", "from 1 to 8", "nLevels")
         if not (math.isfinite(self.pixel_scale) and self.pixel_scale > 0):
-            raise GeometryError("geometry", f"{self.pixel_scale!r} arcsec", "finite and above 0", "pixelScale")
+            raise GeometryError(
+                "geometry", f"{self.pixel_scale!r} arcsec", "finite and above 0", "pixelScale"
+            )
 
     @property
     def n_values(self) -> int:
@@ -112,7 +114,9 @@ class Placement:
         dx, dy = position[0] - cx + 0.5, position[1] - cy + 0.5
         if not (-1 <= dx < 1 and -1 <= dy < 1):
             raise GeometryError(
-                "position", f"dx, dy = {dx:.3f}, {dy:.3f}", "each in [-1, 1) of the corner of the centre pixel"
+                "position",
+                f"dx, dy = {dx:.3f}, {dy:.3f}",
+                "each in [-1, 1) of the corner of the centre pixel",
             )
         return cls(cx, cy, dx, dy)
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from pydantic import Field
+
 from .cutout import Cutout, Record
 from .errors import RecordError
 from .rules import SPEC_VERSION, check_version
@@ -84,7 +86,7 @@ class CrossMatch(Record):
     separation: float | None = None
     magnitude: float | None = None
     redshift: float | None = None
-    properties: dict[str, Scalar] = {}
+    properties: dict[str, Scalar] = Field(default_factory=dict)
 
 
 class ClassProbability(Record):
@@ -134,7 +136,7 @@ class Alert(Record):
     classifications: tuple[Classification, ...] = ()
     processing: tuple[ProcessingStep, ...] = ()
     provenance: tuple[Provenance, ...] = ()
-    properties: dict[str, Scalar] = {}
+    properties: dict[str, Scalar] = Field(default_factory=dict)
     cutout: Cutout | None = None
 
     @classmethod
@@ -188,7 +190,9 @@ def cutout_record(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if "planes" in record and "nLevels" in record:
         return record
     names = ", ".join(list(record)[:6])
-    raise RecordError("record", f"a record of {names} ...", "a multiscale.Cutout, or an alert that carries one")
+    raise RecordError(
+        "record", f"a record of {names} ...", "a multiscale.Cutout, or an alert that carries one"
+    )
 
 
 def _cutout_of(record: Mapping[str, Any], name: str) -> Cutout:

@@ -128,7 +128,7 @@ def unpack(values: Any, geometry: Geometry, *, kind: str = "science", shared_cen
 
 
 def _unpack_into(out: Any, values: Any, geometry: Geometry, kind: str) -> None:
-    """Fill ``out`` (N, L, S, S) from ``values`` (N, n), level after level: each centre needs the one before."""
+    """Fill ``out`` (N, L, S, S) from ``values`` (N, n), in order: each centre needs the level before."""
     xp = array_namespace(values)
     size, n_levels = geometry.size, geometry.n_levels
     source = xp.asarray(_source_index(size, n_levels), device=device_of(values))

@@ -109,7 +109,6 @@ def canonical(image: Any) -> tuple[Any, bool]:
 def cut(image: Any, geometry: Geometry, placement: Placement, *, fill: float) -> Any:
     """Return P_0: ``image`` (..., H, W) on the footprint, ``fill`` where it was not given."""
     xp = array_namespace(image)
-    height, width = image.shape[-2:]
     half, span = geometry.span_px // 2, geometry.span_px
     x0, y0 = placement.cx - half, placement.cy - half
     ys, xs = slice(max(y0, 0), max(y0 + span, 0)), slice(max(x0, 0), max(x0 + span, 0))

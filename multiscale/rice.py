@@ -91,7 +91,11 @@ def encode_residuals(residuals: np.ndarray, counts: Sequence[int] | np.ndarray) 
     position = bit + np.repeat(remainder_end - p + np.repeat(shift, counts), p)
     remainders = _write_bits(position[is_set], int(remainder_bytes.sum()))
 
-    parts = [_split(parameters, parameters_bytes), _split(unary, unary_bytes), _split(remainders, remainder_bytes)]
+    parts = [
+        _split(parameters, parameters_bytes),
+        _split(unary, unary_bytes),
+        _split(remainders, remainder_bytes),
+    ]
     return [a + len(b).to_bytes(_LENGTH_BYTES, "little") + b + c for a, b, c in zip(*parts, strict=True)]
 
 
@@ -123,7 +127,9 @@ def decode_residuals(payloads: Sequence[bytes], counts: Sequence[int] | np.ndarr
     return (u >> 1) ^ -(u & 1)
 
 
-def _cut_parts(payloads: Sequence[bytes], parameters_bytes: list[int]) -> tuple[bytes, list[bytes], list[bytes]]:
+def _cut_parts(
+    payloads: Sequence[bytes], parameters_bytes: list[int]
+) -> tuple[bytes, list[bytes], list[bytes]]:
     """Return all parameters end to end, the unary parts, and what follows each."""
     parameters, unary, rest = [], [], []
     for payload, n in zip(payloads, parameters_bytes, strict=True):

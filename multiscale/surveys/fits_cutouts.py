@@ -56,6 +56,9 @@ SURVEYS: Final = {
     "Roman": Survey(r"rapid|roman", None, "UTC", flux_unit="nJy"),
 }
 UNKNOWN: Final = Survey("")
+EARLIER: Final = ("prv_candidates", "prvDiaSources")
+FORCED: Final = ("fp_hists", "prvDiaForcedSources")
+TIMES: Final = ("midpointMjd", "mjd", "jd")
 
 PROPERTIES: Final = (
     *("field", "programid", "ndethist", "jdstarthist", "jdendhist", "magap", "sigmagap", "magapbig"),
@@ -210,20 +213,20 @@ def _alert_fields(
     alert_id = _first_identifier((record, source), ("candid", "alertId", "diaSourceId", "objectId"))
     if alert_id is None:
         raise SurveyError("survey", "none of candid, alertId, diaSourceId, objectId", "an identifier")
-    earlier = [*(record.get("prv_candidates") or []), *(record.get("prvDiaSources") or [])]
-    detections = [e for e in earlier if isinstance(e, Mapping) and records.number(e.get("ra")) is not None]
-    forced = [*(record.get("fp_hists") or []), *(record.get("prvDiaForcedSources") or [])]
-    detection = _detection(source, alert_id, survey, facts)
+    detections, forced = (
+        [entry for name in names for entry in records.entries(record, name, needs=needs) if _has_time(entry)]
+        for names, needs in ((EARLIER, ("ra", "dec")), (FORCED, ()))
+    )
     return records.alert_fields(
         alert_id=alert_id,
         survey=survey,
         object_id=_first_identifier((record, source), ("objectId", "objectid", "diaObjectId")),
-        detection=detection,
+        detection=_detection(source, alert_id, survey, facts),
         history=records.oldest_first(
             _detection(e, _first_identifier((e,), ("candid", "diaSourceId")) or "unknown", survey, facts)
             for e in detections
         ),
-        forcedPhotometry=records.oldest_first(_forced(e, facts) for e in forced if isinstance(e, Mapping)),
+        forcedPhotometry=records.oldest_first(_forced(e, facts) for e in forced),
         crossMatches=_cross_matches(source),
         classifications=_classifications(source, survey),
         provenance=records.provenance([*notes, *_time_notes(source)]),
@@ -309,6 +312,10 @@ def _time(source: Mapping[str, Any]) -> float:
         return mjd
     start = records.mjd_from_jd(records.required(source.get("jd"), "jd"))
     return records.mid_exposure(start, _exposure_time(source))
+
+
+def _has_time(source: Mapping[str, Any]) -> bool:
+    return _first_number(source, TIMES) is not None
 
 
 def _time_notes(source: Mapping[str, Any]) -> list[str]:

@@ -152,6 +152,8 @@ def _value(text: str) -> Value:
     text = text.partition("/")[0].strip()
     if text in ("T", "F"):
         return text == "T"
+    if "_" in text:  # Python reads 1_000 as a number, FITS does not
+        return None
     try:
         return int(text)
     except ValueError:

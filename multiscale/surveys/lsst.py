@@ -1,6 +1,6 @@
 """LSST alerts (schemas 7.1 to 11): FITS cutouts with variance, PSF and a linear WCS.
 
-Read off 50 alerts of schemas 7.1 to 10.0 (real LSSTCam, rehearsals, and DECam and HSC data through Rubin's
+Read off 49 alerts of schemas 7.4, 9.0 and 10.0 (real LSSTCam, rehearsals, HSC data through Rubin's
 pipelines) and off Rubin's packaging code (lsst/ap_association, packageAlerts.py).
 
 - *HDUs.* Primary: the image, nJy, float32. UNCERT: its variance (UTYPE VarianceUncertainty). PSFIMAGE:
@@ -278,16 +278,15 @@ def _alert_fields(
     alert_id = records.identifier(record.get("alertId")) or source_id
     if source_id is None or alert_id is None:
         raise SurveyError("survey", repr(source.get("diaSourceId")), "an identifier", "diaSource.diaSourceId")
-    history = [entry for entry in record.get("prvDiaSources") or [] if isinstance(entry, Mapping)]
-    forced = [entry for entry in record.get("prvDiaForcedSources") or [] if isinstance(entry, Mapping)]
-    dia_object = record.get("diaObject") or {}
+    history = records.entries(record, "prvDiaSources", needs=("diaSourceId", "midpointMjdTai", "ra", "dec"))
+    forced = records.entries(record, "prvDiaForcedSources", needs=("midpointMjdTai",))
     return records.alert_fields(
         alert_id=alert_id,
         survey=SURVEY,
         object_id=records.identifier(source.get("diaObjectId"))
         or records.identifier(source.get("ssObjectId")),
         detection=_detection(source, source_id, cutout.wcs),
-        history=records.oldest_first(_detection(e, str(e.get("diaSourceId")), cutout.wcs) for e in history),
+        history=records.oldest_first(_detection(e, str(e["diaSourceId"]), None) for e in history),
         forcedPhotometry=records.oldest_first(_forced(entry) for entry in forced),
         crossMatches=records.nearest_first(_cross_matches(record)),
         classifications=records.score(
@@ -296,7 +295,7 @@ def _alert_fields(
         provenance=records.provenance(cutout.notes),
         properties={
             **records.properties(source, PROPERTIES),
-            **records.properties(dia_object, OBJECT_PROPERTIES),
+            **records.properties(records.record_of(record.get("diaObject")), OBJECT_PROPERTIES),
             **records.properties(record, ALERT_PROPERTIES),
         },
     )
@@ -339,7 +338,10 @@ def _is_negative(source: Mapping[str, Any]) -> bool | None:
 
 
 def _sky_errors(source: Mapping[str, Any], wcs: Wcs | None) -> tuple[float | None, float | None]:
-    """Return the errors along right ascension (on the sky) and declination, arcsec, from those in pixels."""
+    """Return the errors along right ascension (on the sky) and declination, arcsec, from those in pixels.
+
+    ``wcs`` is None for earlier detections: other visits have other rotations, which the packet does not say.
+    """
     x, y = records.number(source.get("xErr")), records.number(source.get("yErr"))
     if x is None or y is None or wcs is None:
         return None, None
@@ -364,7 +366,8 @@ def _forced(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _cross_matches(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the minor planet the source was attributed to and the catalogued objects near its DiaObject."""
     matches = []
-    planet, orbit = record.get("ssSource") or {}, record.get("mpc_orbits") or record.get("MPCORB") or {}
+    planet = records.record_of(record.get("ssSource"))
+    orbit = records.record_of(record.get("mpc_orbits") or record.get("MPCORB"))
     names = (
         planet.get("designation"),
         orbit.get("designation"),
@@ -377,7 +380,7 @@ def _cross_matches(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         separation = records.number(planet.get("ephOffset"))
         known = {"kind": "minor planet", "separation": separation, "magnitude": magnitude}
         matches.append(records.cross_match("MPC", name, **known))
-    near = record.get("diaObject") or {}
+    near = records.record_of(record.get("diaObject"))
     for i in (1, 2, 3):
         neighbor = records.identifier(near.get(f"nearbyObj{i}"))
         if neighbor is not None:

@@ -7,7 +7,7 @@ of the first pixel at 0 (specification 1.4); a WCS is given for the same array.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -48,8 +48,7 @@ class Wcs:
         return 3600.0 * abs(a * d - b * c) ** 0.5
 
 
-@dataclass(frozen=True)
-class Missing:
+class Missing(NamedTuple):
     """A plane that a reader may expect and that is not there (specification 6.5)."""
 
     kind: str  # a symbol of multiscale.Kind

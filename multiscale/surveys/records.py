@@ -30,7 +30,12 @@ def number(value: object) -> float | None:
 
 def identifier(value: object) -> str | None:
     """Return an identifier as text; None for null, 0, a sentinel, or an empty or "null" string."""
-    if value is None or isinstance(value, bool) or value == 0 or value in SENTINELS:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | str)
+        or value == 0
+        or value in SENTINELS
+    ):
         return None
     text = str(value).strip()
     return None if text.lower() in ("", "null", "none", "nan") else text
@@ -50,6 +55,19 @@ def truth(value: object) -> bool | None:
     if text in ("t", "true", "1", "1.0", "y", "yes"):
         return True
     return False if text in ("f", "false", "0", "0.0", "n", "no") else None
+
+
+def record_of(value: object) -> Mapping[str, Any]:
+    """Return a record inside a record; an empty one where it is null or no record."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def entries(record: Mapping[str, Any], name: str, *, needs: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Return the records of an array field in which every field of ``needs`` is a number; none where null."""
+    values = record.get(name)
+    if not isinstance(values, list | tuple):
+        return []
+    return [e for e in values if isinstance(e, Mapping) and all(number(e.get(n)) is not None for n in needs)]
 
 
 def mjd_from_jd(jd: float) -> float:

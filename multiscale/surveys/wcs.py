@@ -19,6 +19,7 @@ from multiscale.surveys.model import Wcs
 
 PlaneMap: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
+MAX_SIP_ORDER = 9  # the convention's own limit
 # Powers (of the first, of the second, of r) of the TPV terms 0 to 22; for axis 2 the first is y.
 TPV_POWERS = (
     *((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)),
@@ -56,6 +57,8 @@ def wcs_of(header: Header, shape: tuple[int, int]) -> tuple[Wcs | None, list[str
     if str(ctype[0]) == "RA---TAN" and _is_inside(center[0], shape):
         return wcs, notes
     wcs = _tangent(plane_map, center[1], shape)
+    if not np.isfinite([*wcs.crval, *wcs.cd[0], *wcs.cd[1], wcs.max_error or 0.0]).all():
+        return None, [*notes, f"WCS not used: {ctype[0]} has no finite value on the cutout"]
     if str(ctype[0]) != "RA---TAN":
         notes.append(f"{ctype[0]} distortion dropped, at most {wcs.max_error:.2g} arcsec over the cutout")
     return wcs, notes
@@ -107,9 +110,10 @@ def _plane_map(
 def _sip(header: Header, name: str, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """Return the SIP polynomial A or B at offsets from CRPIX, pixels."""
     order = header.get(f"{name}_ORDER")
+    top = min(order, MAX_SIP_ORDER) if isinstance(order, int) else 0
     total = np.zeros_like(dx)
-    for p in range((int(order) if isinstance(order, int) else 0) + 1):
-        for q in range((int(order) if isinstance(order, int) else 0) + 1 - p):
+    for p in range(top + 1):
+        for q in range(top + 1 - p):
             value = header.get(f"{name}_{p}_{q}")
             if isinstance(value, int | float):
                 total = total + value * dx**p * dy**q

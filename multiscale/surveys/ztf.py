@@ -206,16 +206,17 @@ def _alert_fields(
     candid = records.identifier(record.get("candid") or candidate.get("candid"))
     if candid is None:
         raise SurveyError("survey", repr(record.get("candid")), "an identifier", "candid")
-    earlier = [entry for entry in record.get("prv_candidates") or [] if isinstance(entry, Mapping)]
-    forced = [entry for entry in record.get("fp_hists") or [] if isinstance(entry, Mapping)]
+    detections = records.entries(record, "prv_candidates", needs=("candid", "jd", "ra", "dec"))
+    limits = records.entries(record, "prv_candidates", needs=("jd", "diffmaglim"))
+    forced = records.entries(record, "fp_hists", needs=("jd",))
     return records.alert_fields(
         alert_id=candid,
         survey=SURVEY,
         object_id=records.identifier(record.get("objectId")),
         detection=_detection(candidate, candid),
-        history=records.oldest_first(_detection(e, str(e["candid"])) for e in earlier if _is_detection(e)),
-        upperLimits=records.oldest_first(_upper_limit(e) for e in earlier if _is_upper_limit(e)),
-        forcedPhotometry=records.oldest_first(_forced(e) for e in forced if records.number(e.get("jd"))),
+        history=records.oldest_first(_detection(e, str(e["candid"])) for e in detections),
+        upperLimits=records.oldest_first(_upper_limit(e) for e in limits if e.get("candid") is None),
+        forcedPhotometry=records.oldest_first(_forced(e) for e in forced),
         crossMatches=records.nearest_first(_cross_matches(candidate)),
         classifications=_classifications(candidate),
         provenance=records.provenance(notes),
@@ -276,14 +277,6 @@ def _upper_limit(entry: Mapping[str, Any]) -> dict[str, Any]:
         "limitingMagnitude": records.required(entry.get("diffmaglim"), "prv_candidates.diffmaglim"),
         "sigma": 5.0,
     }
-
-
-def _is_detection(entry: Mapping[str, Any]) -> bool:
-    return entry.get("candid") is not None and records.number(entry.get("ra")) is not None
-
-
-def _is_upper_limit(entry: Mapping[str, Any]) -> bool:
-    return entry.get("candid") is None and records.number(entry.get("diffmaglim")) is not None
 
 
 def _cross_matches(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:

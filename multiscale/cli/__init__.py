@@ -1,0 +1,5 @@
+"""The command ``multiscale``."""
+
+from .app import main
+
+__all__ = ["main"]
