@@ -11,7 +11,7 @@ import typer
 from ..errors import StampError
 from ..rules import SPEC_VERSION
 from ..version import __version__
-from . import conformance, convert, inspect, schema, show, size, validate
+from . import conformance, convert, inspect, sample, schema, show, size, validate
 
 app = typer.Typer(
     name="multiscale",
@@ -44,6 +44,7 @@ app.command("inspect")(inspect.inspect)
 app.command("show")(show.show)
 app.command("export")(show.export)
 app.command("size")(size.size)
+app.command("sample")(sample.sample)
 app.command("conformance")(conformance.conformance)
 app.add_typer(schema.app, name="schema")
 

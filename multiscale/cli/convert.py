@@ -66,7 +66,7 @@ def convert(
         As,
         typer.Option(
             "--as",
-            help="alert: our own packet. embed: the survey's schema with all its fields, its cutouts replaced.",
+            help="alert: our own packet. embed: the survey's schema and fields, its cutouts replaced.",
         ),
     ] = As.ALERT,
     keep_cutouts: Annotated[
