@@ -4,11 +4,12 @@ Everything here was measured on the 219 ZTF alerts (schemas 1.8 to 4.02) that th
 
 - *Position.* ``xpos``, ``ypos`` are FITS pixels: the first is 1. Every cutout is cut around
   round(xpos), round(ypos), which is its pixel 31; the object is at 31 + xpos − round(xpos). Centroids of
-  the 121 difference images with a peak above 20 σ follow that with slope 1.00, a median offset below
-  0.003 pixels and a scatter (MAD) of 0.02 in x and 0.05 in y.
+  the 121 brightest differences follow that with slope 1.00, a median offset below 0.003 pixels and a
+  scatter (MAD) of 0.02 in x and 0.05 in y.
 - *Clipped cutouts.* A quadrant has 3072 × 3080 pixels. All 15 cutouts that are not 63×63 have exactly
   the shape that round(xpos), round(ypos) and these edges give. NaN inside a 63×63 cutout is not the
-  chip's edge but a lack of data.
+  chip's edge but a lack of data. Without xpos and ypos the peak of the difference tells the side in 13
+  of these 15, is never wrong, and the other two are reported.
 - *Sign.* The difference is template − science where ``isdiffpos`` is 'f' or '0': all 75 such alerts have a
   positive centre as shipped, and the sky noise says the same (:func:`planes.noise_sign`).
 - *No data* is NaN; three templates also hold −3.4e38.
@@ -181,16 +182,19 @@ def _orient(planes: dict[PlaneKey, np.ndarray], isdiffpos: object, missing: list
     sign = 0.0
     if "science" in planes:
         sign = planes_of.noise_sign(planes["science"], planes.get("template"), planes["difference"])
-    basis = f"isdiffpos is {isdiffpos!r}, the sky noise says {{}} ({sign:+.2f})"
+    basis = f"no isdiffpos, noise correlation {sign:+.2f}"
     if abs(sign) < MIN_SIGN:
+        if len(planes) == 1:
+            raise SurveyError(
+                "survey", "no isdiffpos", "one, to tell the sign of the difference", "candidate"
+            )
         del planes["difference"]
-        detail = basis.format("neither sign")
-        missing.append(Missing("DIFFERENCE", "NONE", "UNKNOWN", detail))
-        return [f"difference left out: {detail}"]
+        missing.append(Missing("DIFFERENCE", "NONE", "UNKNOWN", f"its sign cannot be told: {basis}"))
+        return [f"difference left out: its sign cannot be told ({basis})"]
     if sign > 0:
-        return [f"difference kept: {basis.format('science minus template')}"]
+        return [f"difference kept as science minus template: {basis}"]
     planes["difference"] = -planes["difference"]
-    return [f"{FLIPPED}: {basis.format('template minus science')}"]
+    return [f"{FLIPPED}: {basis}"]
 
 
 def _clipped_by(x: str, y: str) -> str:

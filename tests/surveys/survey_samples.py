@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ needs_shared = pytest.mark.skipif(
 
 
 def card(key: str, value: object) -> bytes:
-    text = {True: "T", False: "F"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    text = ("F", "T")[value] if isinstance(value, bool) else str(value)
     if isinstance(value, str):
         text = "'" + value.replace("'", "''") + "'"
     return f"{key:<8}= {text:>20}".ljust(80).encode("ascii")
@@ -64,7 +65,7 @@ def star(shape: tuple[int, int], x: float, y: float, flux: float = 5000.0) -> np
 def ztf_record(
     *, x: float = 1000.3, y: float = 1500.8, fades: bool = False, chip: tuple[int, int] = (3072, 3080)
 ) -> dict[str, Any]:
-    """A ZTF packet whose cutouts are cut from made-up noise as ZTF cuts them: around round(x), FITS pixels."""
+    """A ZTF packet of made-up noise, cut as ZTF cuts: around round(x), round(y), in FITS pixels."""
     column, row = round(x), round(y)
     low = min(31, column - 1), min(31, row - 1)
     shape = low[1] + 1 + min(31, chip[1] - row), low[0] + 1 + min(31, chip[0] - column)
@@ -74,7 +75,7 @@ def ztf_record(
     difference = template - science if fades else science - template
     images = {"Science": science, "Template": template, "Difference": difference}
     candidate = {
-        "jd": 2459000.5,
+        "jd": 2459001.0,
         "fid": 2,
         "pid": 1246500000515,
         "rcid": 5,
@@ -156,7 +157,7 @@ def lsst_stamp(
 def lsst_record(**fields: Any) -> dict[str, Any]:
     """An LSST packet of 30×30 pixels whose source is at detector pixel (114.43, 215.02)."""
     shape = (30, 30)
-    psf = star((41, 41), 20, 20, 1.0).astype(np.float64)
+    psf = star((41, 41), 20, 20, 1.0).astype(np.float64) / 3
     one = np.ones(shape, np.float32)
     source = {
         "diaSourceId": 42,
@@ -205,14 +206,12 @@ def alert_schema() -> Any:
 
 
 def read_file(path: Path) -> tuple[Any, list[dict[str, Any]]]:
-    """The writer's schema and the records of a container; defaults, which some schemas get wrong, are dropped."""
+    """The writer's schema and the records of a container, read without its (sometimes wrong) defaults."""
     with path.open("rb") as file:
         header = fastavro.schemaless_reader(file, _HEADER, None)
         body = file.read()
     schema = json.loads(header["meta"]["avro.schema"])
     header["meta"]["avro.schema"] = json.dumps(_without_defaults(schema)).encode()
-    from io import BytesIO
-
     whole = BytesIO()
     fastavro.schemaless_writer(whole, _HEADER, header)
     return schema, list(fastavro.reader(BytesIO(whole.getvalue() + body)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import random
 import tracemalloc
@@ -89,9 +90,9 @@ def test_missing_padding_after_the_last_data_is_accepted():
         ("no END", card("SIMPLE", True).ljust(2880)),
         ("SIMPLE = F", hdu(noise((2, 2))).replace(b"                   T", b"                   F", 1)),
         ("BITPIX 7", hdu(noise((2, 2))).replace(b"-32", b"  7", 1)),
-        ("NAXIS 9", hdu(noise((2, 2))).replace(b"NAXIS   =                    2", b"NAXIS   =                    9")),
-        ("a huge side", hdu(noise((2, 2))).replace(b"NAXIS1  =                    2", b"NAXIS1  =           2000000000")),
-        ("a negative side", hdu(noise((2, 2))).replace(b"NAXIS1  =                    2", b"NAXIS1  =                   -2")),
+        ("NAXIS 9", hdu(noise((2, 2))).replace(card("NAXIS", 2), card("NAXIS", 9))),
+        ("a huge side", hdu(noise((2, 2))).replace(card("NAXIS1", 2), card("NAXIS1", 2_000_000_000))),
+        ("a negative side", hdu(noise((2, 2))).replace(card("NAXIS1", 2), card("NAXIS1", -2))),
         ("BSCALE text", hdu(noise((2, 2)), bscale="big")),
         ("no image", hdu(None)),
         ("one axis", hdu(np.zeros(5, np.float32))),
@@ -135,10 +136,8 @@ def test_damaged_bytes_give_pixels_or_a_survey_error():
         content = bytearray(whole)
         for _ in range(rng.randint(1, 6)):
             content[rng.randrange(1200)] = rng.choice(b" 0123456789.'=TFEeD-+\x00\xff")
-        try:
+        with contextlib.suppress(SurveyError):
             fitsio.read_fits(bytes(content))
-        except SurveyError:
-            pass
 
 
 @shared_data

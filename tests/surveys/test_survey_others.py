@@ -11,6 +11,7 @@ import fastavro
 import numpy as np
 import pytest
 from survey_samples import (
+    SHARED,
     alert_schema,
     hdu,
     lsst_record,
@@ -264,7 +265,5 @@ def test_the_roman_position_and_wcs_agree_with_astropy():
 @shared_data
 @needs_shared
 def test_an_empty_container_holds_no_alert():
-    from survey_samples import SHARED
-
     [path] = (SHARED / "alerts" / "damaged").glob("part-*.avro")
     assert read_file(path)[1] == []
