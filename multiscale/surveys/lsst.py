@@ -97,7 +97,7 @@ def read(record: dict[str, Any]) -> SurveyAlert:
 def read_cutout(
     record: Mapping[str, Any], fields: Mapping[str, str], source: Mapping[str, Any]
 ) -> SurveyCutout:
-    """Return the cutouts of a record; ``source`` (diaSource) gives x and y, and the PSF's second moments."""
+    """Return the cutouts of a record; ``source`` (diaSource) gives ra, dec and the PSF's second moments."""
     stamps = {image: stamp for name, image in fields.items() if (stamp := read_stamp(record, name))}
     if not stamps:
         raise SurveyError("survey", "no cutout", "at least one of science, template and difference")
@@ -108,7 +108,7 @@ def read_cutout(
     if wcs is None:
         name = next(name for name, image in fields.items() if stamps.get(image) is reference)
         raise SurveyError("survey", "no WCS", "CRPIX, CRVAL and PC, for the pixel scale", name)
-    position = _position(reference, source)
+    position = _position(wcs, source, (height, width))
     center = (width - 1) // 2, (height - 1) // 2
     if position is not None:
         center = math.floor(position[0]), math.floor(position[1])
@@ -237,22 +237,13 @@ def _shift(stamp: Stamp, reference: Stamp, image: str) -> tuple[int, int]:
     return 0, 0
 
 
-def _position(stamp: Stamp, source: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return the object's (x, y) in the array, None where it is not inside.
-
-    CRVAL is the object, so CRPIX is its place, to full precision; the record's x, y are float32.
-    """
-    x, y = records.number(source.get("x")), records.number(source.get("y"))
-    crpix = records.number(stamp.header.get("CRPIX1")), records.number(stamp.header.get("CRPIX2"))
-    if crpix[0] is not None and crpix[1] is not None:
-        position = crpix[0] - 1.0, crpix[1] - 1.0
-    elif x is not None and y is not None and stamp.origin is not None:
-        position = x - stamp.origin[0], y - stamp.origin[1]
-    else:
-        return None
-    height, width = stamp.image.shape
-    is_inside = 0 <= position[0] <= width - 1 and 0 <= position[1] <= height - 1
-    return position if is_inside else None
+def _position(wcs: Wcs, source: Mapping[str, Any], shape: tuple[int, int]) -> tuple[float, float] | None:
+    """Return where the WCS puts the source, (x, y) in the array; None where that is not inside."""
+    ra = records.required(source.get("ra"), "diaSource.ra")
+    dec = records.required(source.get("dec"), "diaSource.dec")
+    x, y = wcs.world_to_pixel(ra, dec)
+    is_inside = 0 <= x <= shape[1] - 1 and 0 <= y <= shape[0] - 1
+    return (x, y) if is_inside else None
 
 
 def _unit(key: PlaneKey, units: Mapping[str, str]) -> str:

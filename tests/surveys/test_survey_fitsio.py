@@ -129,6 +129,11 @@ def test_a_gzip_bomb_is_refused_without_being_unpacked():
     assert peak < 4 << 20
 
 
+def test_a_plain_file_above_the_limit_is_refused():
+    with pytest.raises(SurveyError, match="at most 5000"):
+        fitsio.read_fits(hdu(noise((9, 9))), max_bytes=5000)
+
+
 def test_damaged_bytes_give_pixels_or_a_survey_error():
     rng = random.Random(1)
     whole = hdu(noise((5, 4)), bunit="DN") + hdu(noise((5, 4)), primary=False, extname="UNCERT")

@@ -43,7 +43,7 @@ def test_the_wcs_is_repaired_and_puts_the_source_at_its_position():
     cutout = read_survey_alert(lsst_record()).cutout
     assert "CTYPE missing: RA---TAN, DEC--TAN assumed" in cutout.notes
     assert cutout.wcs.crval == (53.0, -27.6)
-    assert cutout.wcs.crpix == cutout.position
+    assert cutout.wcs.crpix == pytest.approx(cutout.position)
     assert cutout.wcs.max_error is None
     assert cutout.pixel_scale == pytest.approx(3600 * math.sqrt(4.0e-5**2 + 3.8e-5**2))
     assert cutout.wcs.world_to_pixel(53.0, -27.6) == pytest.approx(cutout.position)
@@ -141,9 +141,32 @@ def test_the_fields_fit_the_alert_schema_and_say_what_the_packet_says():
     # Errors on the sky, whatever raErr means in this schema: from xErr, yErr and the CD matrix.
     assert detection["raErr"] == pytest.approx(3600 * math.hypot(4.0e-5 * 0.1, 3.8e-5 * 0.2))
     assert fields["history"][0]["raErr"] is None
+    assert fields["crossMatches"] == []
     assert [entry["flux"] for entry in fields["forcedPhotometry"]] == [3.0]
     assert fields["classifications"][0]["classes"] == [{"name": "real", "probability": 0.75}]
     assert "apFlux" not in fields["properties"]
+
+
+def test_a_minor_planet_and_neighbours_become_cross_matches():
+    planet = {"designation": "2002 JP146", "ephOffset": 0.016, "ephVmag": 0.0}
+    near = {"nearbyObj1": 91, "nearbyObj1Dist": 1.5, "nearbyObj2": 0, "nDiaSources": 3}
+    fields = read_survey_alert(lsst_record(ssSource=planet, diaObject=near)).fields
+    matches = [(m["catalog"], m["sourceId"], m["separation"], m["magnitude"]) for m in fields["crossMatches"]]
+    assert matches == [("MPC", "2002 JP146", 0.016, None), ("LSST Object", "91", 1.5, None)]
+    assert fields["properties"]["nDiaSources"] == 3
+
+
+def test_a_source_outside_its_cutout_has_no_position():
+    record = lsst_record()
+    record["diaSource"]["dec"] = -27.5
+    cutout = read_survey_alert(record).cutout
+    assert cutout.position is None
+    assert cutout.center == (14, 14)
+
+
+def test_a_packet_without_any_cutout_is_reported():
+    with pytest.raises(SurveyError, match="no cutout"):
+        read_survey_alert(lsst_record(cutoutScience=None, cutoutTemplate=None, cutoutDifference=None))
 
 
 @shared_data

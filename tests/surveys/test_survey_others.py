@@ -167,15 +167,37 @@ def values_in_place_of(rng: random.Random) -> object:
     return rng.choice(odd)
 
 
-@pytest.mark.parametrize("make", [ztf_record, lsst_record], ids=["ztf", "lsst"])
+def generic_record() -> dict[str, object]:
+    record = record_of({"cutoutScience": noise((9, 9)), "cutoutDifference": noise((9, 9), 1)}, isdiffpos="f")
+    return record | {
+        "prv_candidates": [{"jd": 2459000.0, "ra": 1.0, "dec": 2.0, "candid": 3}],
+        "fp_hists": [{"mjd": 1.0}],
+    }
+
+
+def copied(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
+
+
+def records_within(value: object) -> list[dict[str, object]]:
+    if isinstance(value, list):
+        return [found for item in value for found in records_within(item)]
+    if not isinstance(value, dict) or not value:
+        return []
+    return [value, *(found for item in value.values() for found in records_within(item))]
+
+
+@pytest.mark.parametrize("make", [ztf_record, lsst_record, generic_record], ids=["ztf", "lsst", "other"])
 def test_records_with_wrong_values_give_an_alert_or_a_stamp_error(make):
     """Whatever a schema lets a field be: nothing but StampError, and what converts fits the schema."""
     rng, schema, whole = random.Random(2), alert_schema(), make()
     n_converted = 0
     for _ in range(400):
-        record = {k: dict(v) if isinstance(v, dict) else v for k, v in whole.items()}
+        record = copied(whole)
         for _ in range(rng.randint(1, 3)):
-            place = rng.choice([record, *(v for v in record.values() if isinstance(v, dict) and v)])
+            place = rng.choice(records_within(record))
             place[rng.choice(list(place))] = values_in_place_of(rng)
         try:
             alert = read_survey_alert(record)

@@ -144,6 +144,14 @@ def test_a_difference_of_unknown_sign_is_left_out_and_said_to_be_missing():
     assert missing.detail.startswith("its sign cannot be told: no isdiffpos")
 
 
+def test_a_lone_difference_of_unknown_sign_is_reported():
+    record = ztf_record()
+    record["candidate"]["isdiffpos"] = None
+    del record["cutoutScience"], record["cutoutTemplate"]
+    with pytest.raises(SurveyError, match="to tell the sign of the difference"):
+        read_survey_alert(record)
+
+
 def test_no_data_values_stay_and_are_noted():
     record, template = ztf_record(), noise((63, 63))
     template[:3] = -3.4e38
