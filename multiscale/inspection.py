@@ -10,7 +10,7 @@ from typing import Any
 import fastavro
 
 from .cutout import Cutout
-from .packet import EMBEDDED_FIELD
+from .schema import parsed_schema
 
 
 @dataclass(frozen=True)
@@ -32,52 +32,20 @@ def avro_size(schema: Any, value: Any) -> int:
 def record_parts(schema: Mapping[str, Any], record: Mapping[str, Any]) -> list[Part]:
     """Return the size of every top-level field of a record, in its own order.
 
-    ``schema`` is the writer schema as ``read_container`` gives it.
+    ``schema`` is the writer schema as ``read_container`` gives it. The body is written field by field more,
+    so that a type which an earlier field defines is known to a later one.
     """
-    named: dict[str, Any] = {}
-    fastavro.parse_schema(dict(schema), named_schemas=named, _write_hint=False)
-    parts = []
-    for field in schema["fields"]:
-        one = {"type": "record", "name": "one", "fields": [{"name": field["name"], "type": field["type"]}]}
-        known = {name: definition for name, definition in named.items() if name != schema["name"]}
-        size = _field_size(one, known, {field["name"]: record.get(field["name"])})
-        parts.append(Part(field["name"], size))
+    parts, before, fields = [], 0, list(schema["fields"])
+    own = {key: value for key, value in schema.items() if not key.startswith("__")}
+    for n, field in enumerate(fields, start=1):
+        size = avro_size({**own, "fields": fields[:n]}, record)
+        parts.append(Part(field["name"], size - before))
+        before = size
     return parts
-
-
-def _field_size(one: dict[str, Any], named: dict[str, Any], value: dict[str, Any]) -> int:
-    """Size of one field: its type may use names that earlier fields define, and may define them again."""
-    inner = dict(named)
-    for name in _defined(one["fields"][0]["type"]):
-        inner.pop(name, None)
-    parsed = fastavro.parse_schema(one, named_schemas=inner, _write_hint=False, expand=False)
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, parsed, value)
-    return out.tell()
-
-
-def _defined(node: Any, namespace: str = "") -> list[str]:
-    if isinstance(node, list):
-        return [name for item in node for name in _defined(item, namespace)]
-    if not isinstance(node, dict):
-        return []
-    names: list[str] = []
-    if node.get("type") in ("record", "enum", "fixed", "error"):
-        name = node["name"]
-        namespace = node.get("namespace", name.rpartition(".")[0] or namespace)
-        names.append(name if "." in name or not namespace else f"{namespace}.{name}")
-    for field in node.get("fields", ()):
-        names += _defined(field["type"], namespace)
-    for part in ("items", "values", "type"):
-        if isinstance(node.get(part), (dict, list)):
-            names += _defined(node[part], namespace)
-    return names
 
 
 def cutout_parts(cutout: Cutout) -> list[Part]:
     """Return where the bytes of a cutout go: payload, bitmap, PSF and fields of each plane, and the rest."""
-    from .schema import parsed_schema
-
     record = cutout.to_record()
     parts = []
     planes = 0
@@ -100,8 +68,3 @@ def cutout_parts(cutout: Cutout) -> list[Part]:
     whole = avro_size(parsed_schema("multiscale.Cutout"), record)
     parts.append(Part("cutout: fields", whole - planes))
     return parts
-
-
-def embedded_name(record: Mapping[str, Any]) -> str:
-    """Return the name of the field that holds the cutout."""
-    return EMBEDDED_FIELD if EMBEDDED_FIELD in record else "cutout"

@@ -116,7 +116,7 @@ def _card(keyword: str, value: object) -> bytes:
     elif isinstance(value, str):
         text = f"'{value:8}'"
     else:
-        text = f"{value!r:>20}".upper() if isinstance(value, float) else f"{value:>20}"
+        text = f"{float(value)!r:>20}".upper() if isinstance(value, float) else f"{value:>20}"
     return f"{keyword:8}= {text}".ljust(_CARD).encode("ascii")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from ..errors import StampError
@@ -65,5 +64,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"multiscale: {message}", err=True)
+    typer.echo(f"multiscale: {message}", err=True)
     sys.exit(2)

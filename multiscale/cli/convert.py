@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,7 +153,7 @@ def _into_one(files: list[Path], output: Path, options: Options, as_: As, tally:
             yield from _records(file, tally)
 
     _check_not_an_input(output, files)
-    write_container(output, schema, records())
+    _write(output, schema, records())
 
 
 def _into_folder(files: list[Path], folder: Path, options: Options, as_: As, tally: Tally) -> None:
@@ -167,10 +168,14 @@ def _into_folder(files: list[Path], folder: Path, options: Options, as_: As, tal
         file = _open(path, options, as_, tally)
         if file is None:
             continue
-        before = tally.converted
-        write_container(target, file.schema, _records(file, tally))
-        if tally.converted == before:
-            target.unlink()
+        _write(target, file.schema, _records(file, tally))
+
+
+def _write(target: Path, schema: dict[str, Any], records: Iterator[dict[str, Any]]) -> None:
+    """Write a container, unless nothing comes: then no file is made, and one that was there stays."""
+    first = next(records, None)
+    if first is not None:
+        write_container(target, schema, chain([first], records))
 
 
 def _check_not_an_input(target: Path, files: list[Path]) -> None:
