@@ -1,4 +1,4 @@
-"""Every real file through the container reader and the survey readers: what goes in comes out or is reported."""
+"""Every real file through the container reader and the survey readers: converted, or reported with a reason."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ INFRARED: Final = ("Y", "J", "H", "K")
 # In this order: the first whose pattern is found is it. WINTER's early test packets hold Palomar WIRC images.
 SURVEYS: Final = {
     "ZTF": Survey(r"\bztf|ztf\d\d[a-z]{7}", ztf.PIXEL_SCALE, "UTC", ("", "g", "r", "i")),
-    "PGIR": Survey(r"pgir", 4.35, "UTC", band="J", flux_unit="adu"),  # drizzled to half a 8.7 arcsec pixel
+    "PGIR": Survey(r"pgir", 4.35, "UTC", band="J", flux_unit="adu"),  # drizzled to half an 8.7 arcsec pixel
     "WIRC": Survey(r"wirc\d\d", 0.2487, "UTC", INFRARED),  # measured: two alerts 1003 pixels apart
     "WINTER": Survey(r"winter|wntr", 1.108, "UTC", INFRARED),  # measured: three alerts of one exposure
     "TURBO": Survey(r"turbo", None, "UTC", INFRARED),
