@@ -7,19 +7,21 @@ operation (``encode_cutouts``); ``Cutout.from_images`` is a stack of one.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, cast, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic.alias_generators import to_camel
 
-from .arrays import INVALID_LIMIT
-from .encoding import decode_planes, encode_planes
+from .arrays import INVALID_LIMIT, all_canonical_finite
+from .encoding import REDUCTION, decode_planes, encode_planes
 from .errors import GeometryError, PayloadError, RecordError, StampError
 from .geometry import Geometry, Placement
-from .noise import background_and_noise, median
-from .pyramid import build_levels, cut
+from .noise import backgrounds_and_noises, median
+from .pyramid import build_levels
 from .rules import FLUX_KINDS, IMAGES, MAX_MASK_BITS, SPEC_VERSION, cutout_faults
 from .sky import fit_sky
 
@@ -35,6 +37,7 @@ WireKey = tuple[str, str]  # ("SCIENCE", "NONE")
 OFF_IMAGE, NO_DATA = "OFF_IMAGE", "NO_DATA"
 SCORE_EXPONENT = -2  # steps of a quarter of a sigma (clause 5.6)
 VARIANCE_STEPS = 64  # steps in the median variance (clause 5.6)
+_BLOCK_BYTES = 1 << 22  # of footprints: memory does not grow with the number of cutouts
 
 
 class Record(BaseModel):
@@ -349,36 +352,30 @@ def encode_cutouts(
     """
     stacks = {wire_key(key): np.asarray(image) for key, image in planes.items()}
     height, width = _common_shape(stacks, len(placements))
-    clips = [placement.clipped(geometry, width, height) for placement in placements]
     names = {wire_key(k): _mask_names(v) for k, v in (mask_bits or {}).items()}
-    footprints = {
-        key: _footprints(stack, geometry, placements, key)
-        for key, stack in stacks.items()
-        if key[0] != "MASK"
-    }
-    for (kind, of), stack in footprints.items():
-        if kind == "VARIANCE" and (of, "NONE") in footprints:
-            stack[~(np.abs(footprints[of, "NONE"]) < INVALID_LIMIT)] = np.nan  # clause 3.3
-    for key, stack in stacks.items():
+    plans = []
+    for key, stack in sorted(stacks.items(), key=lambda item: item[0][0] == "MASK"):  # masks come last
+        name = plane_key(*key)
         if key[0] == "MASK":
-            names.setdefault(key, _mask_names(()))
-            footprints[key] = _mask_footprints(
-                stack, geometry, placements, footprints.get((key[1], "NONE")), names[key]
-            )
-    encoded: list[list[dict[str, Any]]] = []
-    for key, stack in footprints.items():
-        rest = {
-            "unit": _unit_of(units, plane_key(*key), key),
-            "psf": _psf_bytes((psf or {}).get(plane_key(*key))),
-            "psfFwhm": psf_fwhm.get(plane_key(*key)) if isinstance(psf_fwhm, Mapping) else psf_fwhm,
+            _check_mask(stack, names.setdefault(key, _mask_names(())))
+        fields = {
+            "kind": key[0],
+            "of": key[1],
+            "unit": _unit_of(units, name, key),
+            "psf": _psf_bytes((psf or {}).get(name)),
+            "psfFwhm": psf_fwhm.get(name) if isinstance(psf_fwhm, Mapping) else psf_fwhm,
             "maskBits": names.get(key, ()),
         }
-        given = sigma.get(plane_key(*key)) if isinstance(sigma, Mapping) else sigma
-        encoded.append(
-            _encode_stack(
-                stack, geometry, key, _encoding_of(encoding, key[0]), given, step_sigma, statistics, rest
-            )
-        )
+        given = sigma.get(name) if isinstance(sigma, Mapping) else sigma
+        plans.append(_Plan(key, stack, _encoding_of(encoding, key[0]), given, step_sigma, statistics, fields))
+    clips = [placement.clipped(geometry, width, height) for placement in placements]
+    windows = [
+        _Window.of(placement, clip, geometry) for placement, clip in zip(placements, clips, strict=True)
+    ]
+    n_block = max(1, _BLOCK_BYTES // (4 * geometry.span_px**2 * len(plans)))
+    encoded: list[tuple[dict[str, Any], ...]] = []
+    for start in range(0, len(placements), n_block):
+        encoded += _encode_block(plans, geometry, windows, range(len(placements))[start : start + n_block])
     cutouts = []
     for i, placement in enumerate(placements):
         is_clipped = any(clips[i].values())
@@ -394,7 +391,7 @@ def encode_cutouts(
             else fit_sky(wcs, placement.cx - 0.5, placement.cy - 0.5, geometry.span_px),
             "clipped": clips[i],
             "clippedBy": clipped_by if is_clipped else "UNKNOWN",
-            "planes": [planes[i] for planes in encoded],
+            "planes": encoded[i],
             "missing": [m.to_record() for m in missing],
         }
         cutouts.append(Cutout.from_record(record))
@@ -414,21 +411,82 @@ def _common_shape(stacks: Mapping[WireKey, np.ndarray], n: int) -> tuple[int, in
     return int(first[0]), int(first[1])
 
 
-def _footprints(
-    stack: np.ndarray, geometry: Geometry, placements: Sequence[Placement], key: WireKey
-) -> np.ndarray:
-    """Return P_0 of every placement, float32 (N, span, span), NaN where it was not given."""
+class _Window(NamedTuple):
+    """The part of a footprint that the encoder was given, as slices (rows, columns)."""
+
+    footprint: tuple[slice, slice]  # of the (span, span) footprint
+    image: tuple[slice, slice]  # of the image
+
+    @classmethod
+    def of(cls, placement: Placement, clip: Mapping[str, int], geometry: Geometry) -> _Window:
+        half, span = geometry.span_px // 2, geometry.span_px
+        rows = slice(clip["yLow"], span - clip["yHigh"])
+        columns = slice(clip["xLow"], span - clip["xHigh"])
+        y0, x0 = placement.cy - half, placement.cx - half
+        return cls(
+            (rows, columns),
+            (slice(y0 + rows.start, y0 + rows.stop), slice(x0 + columns.start, x0 + columns.stop)),
+        )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one plane of every cutout is encoded, and what is the same in all of them."""
+
+    key: WireKey
+    stack: np.ndarray  # (N, H, W), or (H, W) for all
+    encoding: str
+    sigma: float | None
+    step_sigma: float
+    statistics: bool
+    fields: Mapping[str, Any]
+
+    def image(self, i: int) -> np.ndarray:
+        return self.stack if self.stack.ndim == 2 else self.stack[i]
+
+
+def _encode_block(
+    plans: Sequence[_Plan], geometry: Geometry, windows: Sequence[_Window], numbers: range
+) -> list[tuple[dict[str, Any], ...]]:
+    """Return the ``multiscale.Plane`` records of each of the cutouts ``numbers``, in the order of ``plans``.
+
+    Planes that are reduced alike are built and encoded as one stack.
+    """
+    groups: dict[str, list[_Plan]] = defaultdict(list)
+    for plan in plans:
+        groups[REDUCTION[plan.key[0]]].append(plan)
     span = geometry.span_px
-    out = np.empty((len(placements), span, span), np.float32)
+    footprints: dict[WireKey, np.ndarray] = {}
+    records: dict[WireKey, list[dict[str, Any]]] = {}
+    for reduction in ("science", "variance", "mask"):  # the last two look at the images
+        group = groups.get(reduction, ())
+        room = np.empty(
+            (len(group), len(numbers), span, span), np.uint16 if reduction == "mask" else np.float32
+        )
+        for plan, out in zip(group, room, strict=True):
+            footprints[plan.key] = out
+            image = footprints.get((plan.key[1], "NONE"))
+            if reduction == "mask":
+                _cut_mask(out, plan, windows, numbers, image)
+            else:
+                _cut_image(out, plan, windows, numbers)
+            if reduction == "variance" and image is not None and not all_canonical_finite(image):
+                with np.errstate(invalid="ignore"):
+                    out[~(np.abs(image) < INVALID_LIMIT)] = math.nan  # clause 3.3
+        if group:
+            given = [windows[i].footprint for i in numbers]
+            records.update(_encode_group(group, room, geometry, reduction, given))
+    return list(zip(*[records[plan.key] for plan in plans], strict=True))
+
+
+def _cut_image(out: np.ndarray, plan: _Plan, windows: Sequence[_Window], numbers: range) -> None:
+    """Fill ``out`` (N, span, span) with P_0 of every cutout, NaN where it was not given."""
     with np.errstate(over="ignore", invalid="ignore"):  # what binary32 cannot hold becomes invalid
-        for i, placement in enumerate(placements):
-            image = stack if stack.ndim == 2 else stack[i]
-            out[i] = (
-                cut(image, geometry, placement, fill=math.nan)
-                if image.dtype.kind == "f"
-                else cut(image.astype(np.float64), geometry, placement, fill=math.nan)
-            )
-    return out
+        for footprint, i in zip(out, numbers, strict=True):
+            given = plan.image(i)[windows[i].image]
+            if given.shape != footprint.shape:
+                footprint.fill(math.nan)
+            footprint[windows[i].footprint] = given
 
 
 def _mask_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -446,86 +504,98 @@ def _mask_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _mask_footprints(
-    stack: np.ndarray,
-    geometry: Geometry,
-    placements: Sequence[Placement],
-    image: np.ndarray | None,
-    names: tuple[str, ...],
-) -> np.ndarray:
-    """Return P_0 of a mask, uint16 (N, span, span), its reserved bits set as clause 3.4 says."""
-    off, no_data = 1 << names.index(OFF_IMAGE), 1 << names.index(NO_DATA)
-    named = sum(1 << bit for bit, name in enumerate(names) if name)
+def _check_mask(stack: np.ndarray, names: tuple[str, ...]) -> None:
+    """Raise RecordError unless ``stack`` holds integers whose bits all have names."""
     if stack.dtype.kind not in "iub":
         raise RecordError("mask-bits", f"a mask of {stack.dtype}", "integers")
-    if int(stack.max(initial=0)) & ~named or int(np.bitwise_or.reduce(stack, axis=None)) & ~named:
-        bits = int(np.bitwise_or.reduce(stack, axis=None)) & ~named
+    named = sum(1 << bit for bit, name in enumerate(names) if name)
+    bits = int(np.bitwise_or.reduce(stack, axis=None)) & ~named
+    if bits:
         raise RecordError(
             "mask-bits", f"bits {bits:#x} without a name", "only bits that are named", "maskBits"
         )
-    span = geometry.span_px
-    out = np.empty((len(placements), span, span), np.uint16)
-    for i, placement in enumerate(placements):
-        given = stack if stack.ndim == 2 else stack[i]
-        cleared = given.astype(np.uint16) & np.uint16(~(off | no_data) & 0xFFFF)
-        out[i] = cut(cleared, geometry, placement, fill=off)
-        if image is not None:
-            is_given = out[i] & off == 0
-            out[i][is_given & ~(np.abs(image[i]) < INVALID_LIMIT)] |= np.uint16(no_data)
-    return out
 
 
-def _encode_stack(
-    stack: np.ndarray,
+def _cut_mask(
+    out: np.ndarray, plan: _Plan, windows: Sequence[_Window], numbers: range, images: np.ndarray | None
+) -> None:
+    """Fill ``out`` (N, span, span) with P_0 of a mask, its reserved bits set as clause 3.4 says."""
+    names = plan.fields["maskBits"]
+    off, no_data = 1 << names.index(OFF_IMAGE), 1 << names.index(NO_DATA)
+    out.fill(off)
+    for j, i in enumerate(numbers):
+        window = windows[i]
+        given = plan.image(i)[window.image].astype(np.uint16) & np.uint16(~(off | no_data) & 0xFFFF)
+        if images is not None:
+            with np.errstate(invalid="ignore"):
+                given[~(np.abs(images[j][window.footprint]) < INVALID_LIMIT)] |= np.uint16(no_data)
+        out[j][window.footprint] = given
+
+
+def _encode_group(
+    group: Sequence[_Plan],
+    footprints: np.ndarray,
     geometry: Geometry,
-    key: WireKey,
-    encoding: str,
-    sigma: float | None,
-    step_sigma: float,
-    statistics: bool,
-    rest: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """Return one ``multiscale.Plane`` record for each footprint (N, span, span) of one plane."""
-    kind = key[0]
-    middle = geometry.span_px // 2
-    levels = build_levels(stack, geometry, kind=kind.lower(), placement=Placement(middle, middle))
-    medians: list[float] = [math.nan] * len(stack)
-    sigmas: list[float] = [math.nan if sigma is None else sigma] * len(stack)
-    with np.errstate(invalid="ignore"):
-        for i, footprint in enumerate(stack):
-            if kind in FLUX_KINDS and (
-                statistics or (encoding == "RICE" and sigma is None and kind != "SCORE")
-            ):
-                clean = np.where(np.abs(footprint) < INVALID_LIMIT, footprint, np.float32(np.nan))
-                if sigma is None:
-                    medians[i], sigmas[i] = background_and_noise(clean)
-                else:
-                    medians[i] = median(clean[clean == clean])
-            elif encoding == "RICE":
-                flat = footprint.ravel()
-                medians[i] = median(flat if kind == "MASK" else flat[np.abs(flat) < INVALID_LIMIT])
-    exponents = [step_exponent(kind, m, s, step_sigma) for m, s in zip(medians, sigmas, strict=True)]
-    offsets = [_offset_steps(kind, m, e) for m, e in zip(medians, exponents, strict=True)]
+    reduction: str,
+    given: Sequence[tuple[slice, slice]],
+) -> dict[WireKey, list[dict[str, Any]]]:
+    """Return the ``multiscale.Plane`` records of footprints (P, N, span, span) of planes reduced alike.
+
+    ``given`` are the parts of the N footprints that are not clipped.
+    """
+    n, span = footprints.shape[1:3]
+    middle = Placement(span // 2, span // 2)
+    stack = footprints.reshape(-1, span, span)
+    levels = build_levels(stack, geometry, kind=reduction, placement=middle)
+    measured: list[tuple[float, float]] = []
+    exponents: list[int | None] = []
+    offsets: list[int] = []
+    for plan, images in zip(group, footprints, strict=True):
+        kind = plan.key[0]
+        parts = images if kind == "MASK" else [image[part] for image, part in zip(images, given, strict=True)]
+        for center, sigma in _medians_and_sigmas(plan, parts):
+            e = step_exponent(kind, center, sigma, plan.step_sigma) if plan.encoding == "RICE" else None
+            measured.append((center, sigma))
+            exponents.append(e)
+            offsets.append(_offset_steps(kind, center, e))
+    encoding = "RICE" if any(e is not None for e in exponents) else "RAW"
     packed = encode_planes(
-        levels, geometry, kind=kind, encoding=encoding, step_exponents=exponents, offsets=offsets
+        levels, geometry, kind=group[0].key[0], encoding=encoding, step_exponents=exponents, offsets=offsets
     )
-    out = []
-    for i, fields in enumerate(packed):
-        with_statistics = statistics and kind in FLUX_KINDS and math.isfinite(medians[i])
-        out.append(
-            {
-                "kind": kind,
-                "of": key[1],
-                "unit": rest["unit"],
-                **fields,
-                "background": medians[i] if with_statistics else None,
-                "noise": sigmas[i] if with_statistics and math.isfinite(sigmas[i]) else None,
-                "psf": rest["psf"],
-                "psfFwhm": rest["psfFwhm"],
-                "maskBits": rest["maskBits"],
-            }
-        )
-    return out
+    records = [
+        {**group[i // n].fields, **fields, **_statistics(group[i // n], *measured[i])}
+        for i, fields in enumerate(packed)
+    ]
+    return {plan.key: records[j * n : (j + 1) * n] for j, plan in enumerate(group)}
+
+
+def _medians_and_sigmas(plan: _Plan, footprints: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+    """Return median and sigma of each footprint, NaN for what this plan does not need (3.7 and 5.6)."""
+    is_flux, is_rice = plan.key[0] in FLUX_KINDS, plan.encoding == "RICE"
+    is_sigma_needed = plan.statistics or (is_rice and plan.key[0] != "SCORE")
+    if is_flux and plan.sigma is None and is_sigma_needed:
+        return backgrounds_and_noises(footprints)
+    sigma = math.nan if plan.sigma is None else plan.sigma
+    if is_rice or (is_flux and plan.statistics):
+        return [(median(_valid(footprint)), sigma) for footprint in footprints]
+    return [(math.nan, sigma)] * len(footprints)
+
+
+def _valid(footprint: np.ndarray) -> np.ndarray:
+    """Return the valid pixels of a footprint, flat float32 (exact for a mask)."""
+    flat = footprint.ravel()
+    if flat.dtype == np.uint16:
+        return flat.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return flat if all_canonical_finite(flat) else flat[np.abs(flat) < INVALID_LIMIT]
+
+
+def _statistics(plan: _Plan, center: float, sigma: float) -> dict[str, float | None]:
+    is_sent = plan.statistics and plan.key[0] in FLUX_KINDS and math.isfinite(center)
+    return {
+        "background": center if is_sent else None,
+        "noise": sigma if is_sent and math.isfinite(sigma) else None,
+    }
 
 
 def step_exponent(kind: str, median: float, sigma: float, step_sigma: float) -> int | None:

@@ -52,7 +52,7 @@ def _value(place: int) -> float:
 
 
 def _median_deviation(values: np.ndarray, order: np.ndarray, about: float) -> float:
-    """Return the median of |values - about|; ``values`` is overwritten. What is not negative needs no turn."""
+    """Return the median of |values - about|; overwrites ``values``. What is not negative needs no turn."""
     np.subtract(values, np.float32(about), out=values)
     return _middle(np.bitwise_and(values.view(np.int32), _ABS_BITS, out=order))
 
