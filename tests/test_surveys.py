@@ -1,4 +1,4 @@
-"""Every real file through the container reader and the survey readers: converted, or reported with a reason."""
+"""Every real file through the container reader and the survey readers: converted, or reported with why."""
 
 from __future__ import annotations
 

@@ -63,17 +63,8 @@ TIMES: Final = ("midpointMjd", "mjd", "jd")
 PROPERTIES: Final = (
     *("field", "programid", "ndethist", "jdstarthist", "jdendhist", "magap", "sigmagap", "magapbig"),
     *("sigmagapbig", "chipsf", "aimage", "bimage", "nneg", "nbad", "sumrat", "mindtoedge", "magzpsci"),
-    *(
-        "magzpsciunc",
-        "magzpscirms",
-        "nmtchps",
-        "nmtchtm",
-        "sharpness",
-        "roundness1",
-        "roundness2",
-        "peak",
-    ),
-    *("label_hint", "label_basis", "weak"),
+    *("magzpsciunc", "magzpscirms", "nmtchps", "nmtchtm", "sharpness", "roundness1", "roundness2"),
+    *("peak", "label_hint", "label_basis", "weak"),
 )
 
 
