@@ -12,11 +12,13 @@ from .errors import (
     ViewError,
     WireError,
 )
+from .files import read_alerts, write_alerts
 from .geometry import PROFILES, Geometry, Placement, profile
 from .packet import Alert, EmbeddedAlert
 from .packing import pack, unpack
 from .pyramid import build_levels, mosaic
 from .rules import SPEC_VERSION
+from .validate import Finding, check_file
 from .version import __version__
 
 __all__ = [
@@ -33,9 +35,13 @@ __all__ = [
     "encode_cutouts",
     "Alert",
     "EmbeddedAlert",
+    "read_alerts",
+    "write_alerts",
     "decode_batch",
     "Batch",
     "Group",
+    "check_file",
+    "Finding",
     "StampError",
     "GeometryError",
     "PayloadError",

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
 import numpy as np
@@ -140,7 +141,6 @@ class Cutout(Record):
     planes: tuple[Plane, ...]
     missing: tuple[Missing, ...] = ()
 
-    _levels: dict[WireKey, np.ndarray | StampError] = PrivateAttr(default_factory=dict)
     _record: dict[str, Any] | None = PrivateAttr(default=None)
 
     @classmethod
@@ -182,27 +182,37 @@ class Cutout(Record):
         Invalid pixels are NaN. ``of`` says whose variance or mask. The array is not writeable. Raises
         RecordError("no-plane"), or PayloadError when the payload is refused (sections 4 and 5).
         """
-        plane = self.plane(kind, of)
-        if not self._levels:
-            self._decode()
-        levels = self._levels[plane.kind, plane.of]
-        if isinstance(levels, StampError):
+        key = wire_key(kind if of is None else (kind, of))
+        levels = self._decoded.get(key)
+        if levels is None:
+            self.plane(kind, of)  # raises: there is none
+        elif isinstance(levels, StampError):
             raise levels
-        return levels
+        return cast(np.ndarray, levels)
 
-    def _decode(self) -> None:
-        """Decode every plane, those of one dtype together, and keep the levels or the refusals."""
-        record = self._record or self.to_record()
+    @cached_property
+    def _decoded(self) -> dict[WireKey, np.ndarray | StampError]:
+        """The levels of every plane, or why it is refused; planes of one dtype are decoded together."""
+        planes = (self._record or self.to_record())["planes"]
         geometry = self.geometry
+        decoded: dict[WireKey, np.ndarray | StampError] = {}
         for is_mask in (False, True):
-            index = [i for i, p in enumerate(self.planes) if (p.kind == "MASK") == is_mask]
+            index = [i for i, plane in enumerate(planes) if (plane["kind"] == "MASK") == is_mask]
             if not index:
                 continue
-            stack, failures = decode_planes([record["planes"][i] for i in index], geometry)
+            stack, failures = decode_planes([planes[i] for i in index], geometry)
             stack.flags.writeable = False
             for j, i in enumerate(index):
-                key = (self.planes[i].kind, self.planes[i].of)
-                self._levels[key] = failures[j].within(f"planes[{i}]") if j in failures else stack[j]
+                key = (planes[i]["kind"], planes[i]["of"])
+                decoded[key] = failures[j].within(f"planes[{i}]") if j in failures else stack[j]
+        return decoded
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with the fields of ``update`` in place of its own; it decodes its own planes."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_decoded", None)
+        copied._record = None
+        return copied
 
     @classmethod
     def from_images(
@@ -291,6 +301,7 @@ def _checked(cutout: Cutout) -> Cutout:
     return cutout
 
 
+@lru_cache(maxsize=256)
 def wire_key(key: PlaneKey) -> WireKey:
     """Return (kind, of) as they travel: "science" -> ("SCIENCE", "NONE"). Raises RecordError."""
     kind, of = (key, "none") if isinstance(key, str) else key
@@ -300,6 +311,7 @@ def wire_key(key: PlaneKey) -> WireKey:
     return wire
 
 
+@lru_cache(maxsize=256)
 def plane_key(kind: str, of: str = "NONE") -> PlaneKey:
     """Return the Python name of a plane: "science", or ("variance", "science")."""
     return kind.lower() if of == "NONE" else (kind.lower(), of.lower())

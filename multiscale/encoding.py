@@ -17,7 +17,7 @@ import numpy as np
 from .arrays import INVALID_LIMIT, all_canonical, all_canonical_finite
 from .errors import PayloadError
 from .geometry import Geometry
-from .packing import centers_nest, sent_index, sent_level, unpack
+from .packing import centers_nest, n_reaching, sent_index, sent_level, unpack_stack
 from .rice import decode_residuals, encode_residuals
 
 MIN_EXPONENT, MAX_EXPONENT = -119, 101
@@ -43,24 +43,19 @@ def decode_planes(planes: Sequence[Plane], geometry: Geometry) -> tuple[np.ndarr
     refused plane are invalid (NaN, or 0 in a mask). Never raises for what a payload holds.
     """
     is_mask = bool(planes) and planes[0]["kind"] == "MASK"
+    alike = [(p["encoding"], p["sharedCenter"], REDUCTION.get(p["kind"], "")) for p in planes]
     failures: Failures = {}
-    groups: dict[tuple[str, bool, str], list[int]] = defaultdict(list)
-    for i, plane in enumerate(planes):
-        groups[plane["encoding"], plane["sharedCenter"], REDUCTION.get(plane["kind"], "")].append(i)
-    shape = (len(planes), geometry.n_levels, geometry.size, geometry.size)
-    out: np.ndarray | None = None
-    for (encoding, shared, reduction), members in groups.items():
-        group = planes if len(groups) == 1 else [planes[i] for i in members]
-        levels, bad = _decode_group(group, geometry, encoding, shared, reduction)
-        failures |= {members[i]: error for i, error in bad.items()}
-        if len(groups) == 1:
-            out = levels
-        else:
-            if out is None:
-                out = np.empty(shape, MASK if is_mask else FLOAT)
-            out[members] = levels
-    if out is None:
+    if planes and alike.count(alike[0]) == len(planes):  # nearly always
+        out, failures = _decode_group(planes, geometry, *alike[0])
+    else:
+        shape = (len(planes), geometry.n_levels, geometry.size, geometry.size)
         out = np.empty(shape, MASK if is_mask else FLOAT)
+        groups: dict[tuple[str, bool, str], list[int]] = defaultdict(list)
+        for i, group in enumerate(alike):
+            groups[group].append(i)
+        for group, members in groups.items():
+            out[members], bad = _decode_group([planes[i] for i in members], geometry, *group)
+            failures |= {members[i]: error for i, error in bad.items()}
     _check_crc(planes, out, failures)
     for i in failures:
         out[i] = 0 if is_mask else math.nan
@@ -84,54 +79,69 @@ def _decode_group(
     if not shared and geometry.n_levels == 1:
         error = PayloadError("shared-center", "false for one level", "true", "sharedCenter")
         failures = dict.fromkeys(range(len(planes)), error)
+    has_invalid: bool | None = None
     if encoding == "RAW":
-        values = _decode_raw(planes, n, dtype, failures)
+        values, has_invalid = _decode_raw(planes, n, dtype, n_reaching(geometry, shared), failures)
     else:
         values = _decode_rice(planes, geometry, shared, dtype, failures)
-    return unpack(values, geometry, kind=reduction, shared_center=shared), failures
+    levels = unpack_stack(values, geometry, kind=reduction, shared_center=shared, has_invalid=has_invalid)
+    return levels, failures
 
 
 def _check_crc(planes: Sequence[Plane], levels: np.ndarray, failures: Failures) -> None:
     """Add a failure for each plane whose levels are not those its ``crc32`` was computed from (4.4)."""
-    data = memoryview(np.ascontiguousarray(levels)).cast("B") if levels.size else b""
-    length = len(data) // max(len(planes), 1)
+    if not planes:
+        return
+    data = memoryview(np.ascontiguousarray(levels)).cast("B")
+    length = len(data) // len(planes)
     crc32 = zlib.crc32
-    begin = 0
-    for i, plane in enumerate(planes):
-        crc = crc32(data[begin : begin + length])
-        begin += length
-        if crc != plane["crc32"] and i not in failures:
-            failures[i] = PayloadError("crc", f"{crc:08x}", _hex(plane["crc32"]), "crc32")
+    found = [crc32(data[begin : begin + length]) for begin in range(0, len(data), length)]
+    stated = [plane["crc32"] for plane in planes]
+    if found != stated:
+        for i, (crc, expected) in enumerate(zip(found, stated, strict=True)):
+            if crc != expected and i not in failures:
+                failures[i] = PayloadError("crc", f"{crc:08x}", _hex(expected), "crc32")
 
 
 def _hex(number: Any) -> str:
     return f"{number:08x}" if isinstance(number, int) else repr(number)
 
 
-def _decode_raw(planes: Sequence[Plane], n: int, dtype: np.dtype, failures: Failures) -> np.ndarray:
-    """Return the sent values (N, n) of RAW planes (clause 5.1)."""
+def _decode_raw(
+    planes: Sequence[Plane], n: int, dtype: np.dtype, n_reaching: int, failures: Failures
+) -> tuple[np.ndarray, bool]:
+    """Return the sent values (N, n) of RAW planes (clause 5.1), and whether any of the first is invalid."""
     expected = n * dtype.itemsize
-    payloads = []
-    for i, plane in enumerate(planes):
-        payload = plane["payload"]
-        if len(payload) != expected:
-            failures.setdefault(i, PayloadError("payload-size", f"{len(payload)} bytes", expected, "payload"))
-            payload = bytes(expected)
-        elif plane["stepExponent"] or plane["offset"] or plane["invalid"] is not None:
-            failures.setdefault(i, _raw_field_error(plane))
-        payloads.append(payload)
+    payloads = [plane["payload"] for plane in planes]
+    if any(len(payload) != expected for payload in payloads) or not all(map(_is_raw, planes)):
+        for i, plane in enumerate(planes):
+            if len(payloads[i]) != expected:
+                found = f"{len(payloads[i])} bytes"
+                failures.setdefault(i, PayloadError("payload-size", found, expected, "payload"))
+                payloads[i] = bytes(expected)
+            elif not _is_raw(plane):
+                failures.setdefault(i, _raw_field_error(plane))
     values = np.frombuffer(b"".join(payloads), dtype).reshape(len(planes), n)
-    if dtype is FLOAT and not all_canonical_finite(values) and not all_canonical(values):
-        for i, row in enumerate(values):
-            if not all_canonical(row):
-                j = next(j for j in range(n) if not all_canonical(row[j : j + 1]))
-                found = f"bits {row[j : j + 1].view('<u4')[0]:08x} as value {j}"
-                failures.setdefault(
-                    i, PayloadError("not-canonical", found, "7fc00000, or a magnitude below 2^125", "payload")
-                )
-        values = values.copy()
-        values[list(failures)] = 0
-    return values
+    if dtype is MASK:
+        return values, False
+    has_invalid = not all_canonical_finite(values[:, :n_reaching])
+    rest = values if has_invalid else values[:, n_reaching:]
+    if all_canonical_finite(rest) or all_canonical(rest):
+        return values, has_invalid
+    for i, row in enumerate(values):
+        if not all_canonical(row):
+            j = next(j for j in range(n) if not all_canonical(row[j : j + 1]))
+            found = f"bits {row[j : j + 1].view('<u4')[0]:08x} as value {j}"
+            failures.setdefault(
+                i, PayloadError("not-canonical", found, "7fc00000, or a magnitude below 2^125", "payload")
+            )
+    values = values.copy()
+    values[list(failures)] = 0
+    return values, has_invalid
+
+
+def _is_raw(plane: Plane) -> bool:
+    return not plane["stepExponent"] and not plane["offset"] and plane["invalid"] is None
 
 
 def _raw_field_error(plane: Plane) -> PayloadError:
@@ -337,7 +347,7 @@ def _encode_rice(
         return {}
     counts = valid[keep].sum(axis=1)
     payloads = encode_residuals(residuals[keep][valid[keep]], counts)
-    decoded_levels = unpack(decoded[keep], geometry, kind=reduction, shared_center=shared)
+    decoded_levels = unpack_stack(decoded[keep], geometry, kind=reduction, shared_center=shared)
     out = {}
     for payload, j, levels in zip(payloads, keep.tolist(), decoded_levels, strict=True):
         bitmap = None if valid[j].all() else np.packbits(~valid[j]).tobytes()

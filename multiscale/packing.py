@@ -15,7 +15,7 @@ import numpy as np
 from .arrays import all_canonical_finite, array_namespace, block_length, cast, device_of, same_bits
 from .errors import GeometryError, PayloadError
 from .geometry import Geometry
-from .pyramid import reduce_2x2
+from .pyramid import reduce_2x2, reduce_into
 
 _BLOCK_BYTES = 1 << 18  # of output: its float64 copies stay in a core's cache
 
@@ -113,22 +113,43 @@ def unpack(values: Any, geometry: Geometry, *, kind: str = "science", shared_cen
     expected = geometry.n_sent(shared_center)
     if len(values.shape) < 1 or values.shape[-1] != expected:
         raise GeometryError("payload-size", f"values of shape {tuple(values.shape)}", f"(..., {expected})")
-    shape = (geometry.n_levels, geometry.size, geometry.size)
     batch = tuple(values.shape[:-1])
+    stack = xp.reshape(values, (math.prod(batch), expected))
+    levels = unpack_stack(stack, geometry, kind=kind, shared_center=shared_center)
+    return xp.reshape(levels, (*batch, geometry.n_levels, geometry.size, geometry.size))
+
+
+def unpack_stack(
+    values: Any, geometry: Geometry, *, kind: str, shared_center: bool, has_invalid: bool | None = None
+) -> Any:
+    """As :func:`unpack`, for ``values`` (N, n) of the right n.
+
+    ``has_invalid``: whether a value that reaches a centre (:func:`n_reaching`) is NaN, where that is known.
+    """
+    xp = array_namespace(values)
+    n, shape = values.shape[0], (geometry.n_levels, geometry.size, geometry.size)
     if not shared_center or geometry.n_levels == 1:
-        return xp.reshape(xp.asarray(values, copy=True), (*batch, *shape))
-    n = math.prod(batch)
-    stack = xp.reshape(values, (n, expected))
+        return xp.reshape(xp.asarray(values, copy=True), (n, *shape))
     out = xp.empty((n, *shape), dtype=values.dtype, device=device_of(values))
-    per_block = block_length(stack, _BLOCK_BYTES, 4 * geometry.n_pixels)
+    per_block = block_length(values, _BLOCK_BYTES, 4 * geometry.n_pixels)
     for start in range(0, n, per_block):
         block = slice(start, start + per_block)
-        _unpack_into(out[block, ...], stack[block, ...], geometry, kind)
-    return xp.reshape(out, (*batch, *shape))
+        _unpack_into(out[block, ...], values[block, ...], geometry, kind, has_invalid)
+    return out
 
 
-def _unpack_into(out: Any, values: Any, geometry: Geometry, kind: str) -> None:
-    """Fill ``out`` (N, L, S, S) from ``values`` (N, n), in order: each centre needs the level before."""
+def n_reaching(geometry: Geometry, shared_center: bool = True) -> int:
+    """Return how many of the sent values, the first ones, can reach the centre of a coarser level.
+
+    What only the border of the last level holds does not: a ZTF cutout's missing row and column.
+    """
+    if not shared_center or geometry.n_levels == 1:
+        return 0
+    return geometry.n_values - 3 * geometry.size**2 // 4
+
+
+def _unpack_into(out: Any, values: Any, geometry: Geometry, kind: str, has_invalid: bool | None) -> None:
+    """Fill ``out`` (N, L, S, S) from ``values`` (N, n), level by level: each centre needs the one before."""
     xp = array_namespace(values)
     size, n_levels = geometry.size, geometry.n_levels
     source = xp.asarray(_source_index(size, n_levels), device=device_of(values))
@@ -136,9 +157,8 @@ def _unpack_into(out: Any, values: Any, geometry: Geometry, kind: str) -> None:
         np.take(values, source, axis=-1, out=out.reshape(len(out), -1), mode="clip")
     else:
         out[...] = xp.reshape(xp.take(values, source, axis=-1), out.shape)
-    # what only the border of the last level holds reaches no centre: a ZTF cutout's missing row and column
-    reaching = values[..., : geometry.n_values - 3 * size * size // 4]
-    has_invalid = kind != "mask" and not all_canonical_finite(reaching)
+    if has_invalid is None:
+        has_invalid = kind != "mask" and not all_canonical_finite(values[..., : n_reaching(geometry)])
     center = center_slice(size)
     for level in range(1, n_levels):
-        out[:, level, center, center] = reduce_2x2(out[:, level - 1, :, :], kind, has_invalid=has_invalid)
+        reduce_into(out[:, level, center, center], out[:, level - 1, :, :], kind, has_invalid=has_invalid)

@@ -43,6 +43,21 @@ def reduce_2x2(image: Any, kind: str = "science", *, has_invalid: bool = True) -
     return mean
 
 
+def reduce_into(out: Any, image: Any, kind: str, *, has_invalid: bool) -> None:
+    """Fill ``out`` with ``reduce_2x2`` of ``image``."""
+    if isinstance(out, np.ndarray) and kind != "mask" and not has_invalid:
+        out[...] = _wide_mean(image, kind)  # rounds as it copies
+    else:
+        out[...] = reduce_2x2(image, kind, has_invalid=has_invalid)
+
+
+def _wide_mean(image: Any, kind: str) -> Any:
+    """Return the mean (or the variance of the mean) of blocks without invalid pixels, not yet rounded."""
+    total = _sum_in_order(image, array_namespace(image).float64)
+    total *= 0.0625 if kind == "variance" else 0.25
+    return total
+
+
 def _reduce(image: Any, valid: Any, kind: str) -> tuple[Any, Any]:
     """Return the next level and its validity; ``image`` holds ``_NOTHING`` where ``valid`` is false.
 
@@ -52,10 +67,9 @@ def _reduce(image: Any, valid: Any, kind: str) -> tuple[Any, Any]:
     if kind == "mask":
         rows = image[..., 0::2, :] | image[..., 1::2, :]
         return rows[..., 0::2] | rows[..., 1::2], None
-    total = _sum_in_order(image, xp.float64)
     if valid is None:
-        total *= 0.0625 if kind == "variance" else 0.25
-        return cast(total, xp.float32), None
+        return cast(_wide_mean(image, kind), xp.float32), None
+    total = _sum_in_order(image, xp.float64)
     count = _count(valid)
     is_any = count != 0
     count[~is_any] = 1  # then _NOTHING / 1 stays _NOTHING

@@ -1,0 +1,63 @@
+"""Write the conformance vectors as seed inputs of the fuzzers: fuzz/corpus/c, fuzz/corpus/packet."""
+
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+from multiscale.conformance import Vector, load_vectors
+
+KINDS = ("SCIENCE", "VARIANCE", "MASK", "SCORE", "TEMPLATE", "DIFFERENCE")
+ENCODINGS = ("RAW", "RICE")
+LARGEST = 20_000  # bytes: larger seeds slow a fuzzer down more than they teach it
+
+
+def c_seed(vector: Vector) -> bytes | None:
+    """Return a payload vector as fuzz/c_decoder.c reads it, or None when it does not fit that form."""
+    v = vector.data
+    if v["kind"] not in KINDS or v["encoding"] not in ENCODINGS:
+        return None
+    bitmap = bytes.fromhex(v["invalid"] or "")
+    fields = (KINDS.index(v["kind"]), ENCODINGS.index(v["encoding"]), v["size"], v["n_levels"])
+    flags = int(v["shared_center"]) | 2 * (v["invalid"] is not None)
+    try:
+        head = struct.pack(
+            "<4BBBhiIH", *fields, flags, 0, v["step_exponent"], v["offset"], v["crc32"], len(bitmap)
+        )
+    except struct.error:
+        return None  # a refusal of a number this form cannot hold
+    return head + bitmap + bytes.fromhex(v["payload"])
+
+
+def packet_seed(vector: Vector) -> bytes:
+    """Return a packet or file vector as fuzz/packet_decoder.py reads it: one byte of form, then the bytes."""
+    v = vector.data
+    if vector.operation == "packet":
+        return b"\x00" + bytes.fromhex(v["record"])
+    return bytes([{"container": 1, "single-object": 2, "confluent": 3}[v["form"]]]) + bytes.fromhex(
+        v["bytes"]
+    )
+
+
+def main() -> None:
+    """Write every seed under the folder given, named by its checksum."""
+    corpus = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "corpus")
+    counts = {}
+    for vector in load_vectors():
+        if vector.operation == "decode":
+            name, seed = "c", c_seed(vector)
+        elif vector.operation in ("packet", "file"):
+            name, seed = "packet", packet_seed(vector)
+        else:
+            continue
+        if seed is None or len(seed) > LARGEST:
+            continue
+        folder = corpus / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"seed-{zlib.crc32(seed):08x}").write_bytes(seed)
+        counts[name] = counts.get(name, 0) + 1
+    print("seeds:", ", ".join(f"{name} {count}" for name, count in counts.items()))
+
+
+if __name__ == "__main__":
+    main()

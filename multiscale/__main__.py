@@ -1,0 +1,5 @@
+"""``python -m multiscale``: the command."""
+
+from .cli import main
+
+main()
