@@ -265,10 +265,11 @@ public final class MultiscaleDecode {
         long shared = parseInteger(fields[6]);
         check(shared == 0 || shared == 1, "protocol");
         byte[] invalid = fields[10].equals("-") ? null : parseBytes(fields[10]);
-        byte[] levels = decode(new Plane(fields[2], fields[3], parseInteger(fields[4]), parseInteger(fields[5]),
-                shared == 1, parseInteger(fields[7]), parseInteger(fields[8]), parseInteger(fields[9]), invalid,
-                parseBytes(fields[11])));
-        return HexFormat.of().formatHex(levels);
+        long[] numbers = new long[10];
+        for (int i : new int[] {4, 5, 7, 8, 9}) numbers[i] = parseInteger(fields[i]);
+        Plane plane = new Plane(fields[2], fields[3], numbers[4], numbers[5], shared == 1,
+                numbers[7], numbers[8], numbers[9], invalid, parseBytes(fields[11]));
+        return HexFormat.of().formatHex(decode(plane));
     }
 
     private static String answer(String line) {
@@ -283,7 +284,7 @@ public final class MultiscaleDecode {
         }
     }
 
-    /** Return a line without its end, or null: of a longer one than MAX_LINE the first MAX_LINE + 1 characters. */
+    /** Return a line without its end, or null; of one that is too long the first MAX_LINE + 1 characters. */
     private static String readLine(InputStream input) throws IOException {
         ByteArrayOutputStream line = new ByteArrayOutputStream();
         int c = input.read();
