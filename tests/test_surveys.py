@@ -49,12 +49,14 @@ def test_every_real_file_converts_or_yields_an_error_that_names_what_is_wrong():
     assert len(names) == 289
     assert files == {"converted": 279, "reported": 9, "empty": 1}
     assert n_converted == 279
+    # A record in front of the damage may come out of the container: its cutout's gzip checksum is wrong.
+    containers = reasons["avro"] | reasons["frame"] | reasons["schema"] | reasons["cutout-image"]
     damaged = {name for name in names if name.startswith("damaged/") and "part-" not in name}
     others = {"lsst/25409136044802067.confluent.avro", "stamps_labelled/btsbot_labelled_triplets.npz"}
-    assert reasons == {
-        "avro": damaged | others,
-        "survey": {"other/TURBO_2.avro", "other/TURBO_3.avro", "other/TURBO_5.avro"},  # no pixel scale
-    }
+    assert containers == damaged | others
+    assert reasons["cutout-image"] <= damaged
+    # Nothing in these says how wide a pixel is.
+    assert reasons["survey"] == {"other/TURBO_2.avro", "other/TURBO_3.avro", "other/TURBO_5.avro"}
 
 
 @pytest.mark.shared_data
