@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from operator import index
 
 from .errors import GeometryError
 
@@ -98,7 +99,7 @@ class Placement:
         """Place around position (x, y) of a full image: c = floor(x + 1) (clause 2.2)."""
         if not (math.isfinite(x) and math.isfinite(y)):
             raise GeometryError("position", f"({x}, {y})", "a finite position")
-        cx, cy = math.floor(x + 1), math.floor(y + 1)
+        cx, cy = math.floor(x) + 1, math.floor(y) + 1  # x + 1 itself may round up to the next integer
         return cls(cx, cy, x - cx + 0.5, y - cy + 0.5)
 
     @classmethod
@@ -108,7 +109,7 @@ class Placement:
         ``position`` is the true position in the same image, None when it is not known to better than
         a pixel. Raises GeometryError when it lies outside [c - 3/2, c + 1/2), where dx or dy leaves [-1, 1).
         """
-        cx, cy = center[0] + 1, center[1] + 1
+        cx, cy = index(center[0]) + 1, index(center[1]) + 1
         if position is None:
             return cls(cx, cy)
         dx, dy = position[0] - cx + 0.5, position[1] - cy + 0.5
