@@ -41,10 +41,12 @@ function isPaddingZero(bytes, nBits) {
   return getBits(bytes, nBits, (8 - (nBits % 8)) % 8) === 0;
 }
 
+const scratch = new DataView(new ArrayBuffer(8));
+
 function powerOfTwo(exponent) {
-  const view = new DataView(new ArrayBuffer(8));
-  view.setUint32(0, (1023 + exponent) * 2 ** 20); // Math.pow need not be exact
-  return view.getFloat64(0);
+  scratch.setFloat64(0, 1);
+  scratch.setUint32(0, (1023 + exponent) * 2 ** 20); // Math.pow need not be exact
+  return scratch.getFloat64(0);
 }
 
 function crc32Of(bytes) {
@@ -126,7 +128,6 @@ function openRice(plane, isMask, n) {
   const remainders = payload.subarray(parameterLength + 4 + unaryLength);
   check(isPaddingZero(remainders, remainderBits), "rice-padding");
 
-  const view = new DataView(new ArrayBuffer(4));
   let index = 0;
   let validIndex = 0;
   let unaryPosition = 0; // bits
@@ -147,8 +148,8 @@ function openRice(plane, isMask, n) {
     const q = offset * (isMask ? 1 : 2 ** level) + residual; // 5.2
     check(q >= (isMask ? 0 : -MAX_Q) && q <= (isMask ? 65535 : MAX_Q), "rice-range");
     if (isMask) return q;
-    view.setFloat32(0, q * powerOfTwo(stepExponent - level));
-    const pixel = view.getUint32(0);
+    scratch.setFloat32(0, q * powerOfTwo(stepExponent - level));
+    const pixel = scratch.getUint32(0);
     check((pixel & MAGNITUDE) < TWO_TO_125, "not-canonical");
     return pixel;
   }

@@ -288,7 +288,13 @@ fn decode_fields(fields: &[&[u8]]) -> Result<String, Reason> {
         invalid: invalid.as_deref(),
         payload: &parse_bytes(fields[11])?,
     })?;
-    Ok(levels.iter().map(|byte| format!("{:02x}", byte)).collect())
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    let mut text = String::with_capacity(2 * levels.len());
+    for byte in levels {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    Ok(text)
 }
 
 /// Return the answer to one line, as bytes: the id of a malformed one may not be text.
