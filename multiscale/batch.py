@@ -18,7 +18,7 @@ from .encoding import decode_planes
 from .errors import RecordError, StampError
 from .geometry import Geometry
 from .packet import cutout_record
-from .rules import cutout_faults
+from .rules import check_cutout
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
             if cutout is None:
                 empty.append(index)
                 continue
-            for fault in cutout_faults(cutout):
-                raise fault
+            check_cutout(cutout)
             planes = cutout["planes"]
             key = (
                 cutout["size"],
@@ -105,22 +104,22 @@ def _decode_group(
             bad.setdefault(row % n, error.within(f"planes[{columns[row // n]}]"))
         for position, j in enumerate(columns):
             levels[keys[j]] = stack[position * n : (position + 1) * n]
-    good = [i for i in range(n) if i not in bad]
+    good = range(n) if not bad else [i for i in range(n) if i not in bad]
     refused.update({members[i][0]: error for i, error in bad.items()})
     if bad:
         levels = {name: array[good] for name, array in levels.items()}
         cutouts = [cutouts[i] for i in good]
+    by_plane = list(zip(*[cutout["planes"] for cutout in cutouts], strict=True)) or [()] * len(keys)
 
-    def column(name: str, j: int | None = None) -> np.ndarray:
-        rows = cutouts if j is None else [cutout["planes"][j] for cutout in cutouts]
+    def column(name: str, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         return np.array([row[name] for row in rows], np.float32)  # None becomes NaN
 
     return Group(
         geometry=geometry,
         indices=np.array([members[i][0] for i in good], np.int64),
         levels={name: levels[name] for name in keys},
-        dx=column("dx"),
-        dy=column("dy"),
-        background={name: column("background", j) for j, name in enumerate(keys)},
-        noise={name: column("noise", j) for j, name in enumerate(keys)},
+        dx=column("dx", cutouts),
+        dy=column("dy", cutouts),
+        background={name: column("background", rows) for name, rows in zip(keys, by_plane, strict=True)},
+        noise={name: column("noise", rows) for name, rows in zip(keys, by_plane, strict=True)},
     )

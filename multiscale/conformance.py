@@ -76,6 +76,7 @@ def load_vectors(folder: Path | None = None) -> list[Vector]:
 def request(vector: Vector) -> str:
     """Return the line that asks a program for ``vector``."""
     v, operation = vector.data, vector.operation
+    fields: list[object]
     if operation == "decode":
         fields = [
             v["kind"], v["encoding"], v["size"], v["n_levels"], int(v["shared_center"]), v["step_exponent"],
@@ -98,6 +99,7 @@ def expected_answer(vector: Vector) -> str:
     v, operation = vector.data, vector.operation
     if v["result"] == "invalid":
         return "refuse"
+    result: list[object]
     if operation == "decode":
         result = [_hex(v["levels"])]
     elif operation == "encode":

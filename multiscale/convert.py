@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .avro import ContainerReader, read_container
 from .cutout import Cutout, Missing
 from .errors import GeometryError, StampError
@@ -21,8 +19,7 @@ from .geometry import PROFILES, Geometry
 from .packet import EMBEDDED_FIELD, Alert
 from .rules import SPEC_VERSION
 from .schema import embed_cutout, load_schema
-from .sky import deproject
-from .surveys import SurveyAlert, SurveyCutout, Wcs, read_survey_alert
+from .surveys import SurveyAlert, SurveyCutout, read_survey_alert
 from .version import __version__
 
 DEFAULT_SIZE = 16  # of surveys without a profile of their own: the fewest levels that cover the cutout
@@ -83,10 +80,7 @@ def encode_survey_cutout(cutout: SurveyCutout, survey: str, options: Options) ->
     """Return the multi-scale cutout of a survey's planes. Raises StampError."""
     geometry = geometry_for(cutout, survey, options.geometry)
     x, y = cutout.position if cutout.position is not None else (None, None)
-    missing = tuple(
-        Missing.from_record({"kind": m.kind, "of": m.of, "reason": m.reason, "detail": m.detail})
-        for m in cutout.missing
-    )
+    missing = tuple(Missing.from_record(m._asdict()) for m in cutout.missing)
     encoded = Cutout.from_images(
         cutout.planes,
         geometry,
@@ -95,10 +89,10 @@ def encode_survey_cutout(cutout: SurveyCutout, survey: str, options: Options) ->
         y=y,
         encoding=options.encoding,
         step_sigma=options.step_sigma,
-        wcs=None if cutout.wcs is None else _pixel_to_world(cutout.wcs),
+        wcs=cutout.wcs,
         units=cutout.units,
         psf=cutout.psf,
-        psf_fwhm=cutout.psf_fwhm,
+        psf_fwhm=None if cutout.psf_fwhm is None else {"difference": cutout.psf_fwhm},
         mask_bits=cutout.mask_bits,
         missing=missing,
         clipped_by=cutout.clipped_by,
@@ -107,16 +101,6 @@ def encode_survey_cutout(cutout: SurveyCutout, survey: str, options: Options) ->
         return encoded
     error = (encoded.sky.max_error or 0.0) + cutout.wcs.max_error
     return encoded.model_copy(update={"sky": encoded.sky.model_copy(update={"max_error": error})})
-
-
-def _pixel_to_world(wcs: Wcs) -> Any:
-    (a, b), (c, d) = wcs.cd
-
-    def pixel_to_world(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        u, v = x - wcs.crpix[0], y - wcs.crpix[1]
-        return deproject(a * u + b * v, c * u + d * v, *wcs.crval)
-
-    return pixel_to_world
 
 
 def no_data_fraction(cutout: Cutout) -> float:

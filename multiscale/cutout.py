@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from .arrays import INVALID_LIMIT, all_canonical_finite
@@ -23,7 +23,7 @@ from .errors import GeometryError, PayloadError, RecordError, StampError
 from .geometry import Geometry, Placement
 from .noise import backgrounds_and_noises, median
 from .pyramid import build_levels
-from .rules import FLUX_KINDS, IMAGES, MAX_MASK_BITS, SPEC_VERSION, cutout_faults
+from .rules import FLUX_KINDS, IMAGES, MAX_MASK_BITS, SPEC_VERSION, check_cutout
 from .sky import fit_sky
 
 Kind = Literal["UNKNOWN", "SCIENCE", "TEMPLATE", "DIFFERENCE", "SCORE", "VARIANCE", "MASK"]
@@ -141,8 +141,6 @@ class Cutout(Record):
     planes: tuple[Plane, ...]
     missing: tuple[Missing, ...] = ()
 
-    _record: dict[str, Any] | None = PrivateAttr(default=None)
-
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Cutout:
         """Return the cutout of a ``multiscale.Cutout`` record, its fields checked (payloads are not yet).
@@ -150,10 +148,8 @@ class Cutout(Record):
         Raises RecordError. A plane of a later version's kind or encoding is kept and refused on use (6.3).
         """
         cutout = super().from_record(record)
-        for fault in cutout_faults(record):
-            if fault.reason != "unknown-symbol":
-                raise fault
-        cutout._record = cast(dict[str, Any], record)
+        check_cutout(record, later_symbols=True)
+        cutout.__dict__["_record"] = record
         return cutout
 
     @property
@@ -193,25 +189,36 @@ class Cutout(Record):
     @cached_property
     def _decoded(self) -> dict[WireKey, np.ndarray | StampError]:
         """The levels of every plane, or why it is refused; planes of one dtype are decoded together."""
-        planes = (self._record or self.to_record())["planes"]
-        geometry = self.geometry
+        planes = self._record["planes"]
         decoded: dict[WireKey, np.ndarray | StampError] = {}
-        for is_mask in (False, True):
-            index = [i for i, plane in enumerate(planes) if (plane["kind"] == "MASK") == is_mask]
+        masks = [i for i, plane in enumerate(planes) if plane["kind"] == "MASK"]
+        images = [i for i in range(len(planes)) if i not in masks] if masks else range(len(planes))
+        for index in (images, masks):
             if not index:
                 continue
-            stack, failures = decode_planes([planes[i] for i in index], geometry)
+            stack, failures = decode_planes([planes[i] for i in index] if masks else planes, self.geometry)
             stack.flags.writeable = False
             for j, i in enumerate(index):
                 key = (planes[i]["kind"], planes[i]["of"])
                 decoded[key] = failures[j].within(f"planes[{i}]") if j in failures else stack[j]
         return decoded
 
+    @cached_property
+    def _record(self) -> Mapping[str, Any]:
+        """The record that this was made from, or its own."""
+        return self.to_record()
+
+    def __eq__(self, other: object) -> bool:
+        """True for cutouts of equal fields, whether or not they were decoded."""
+        return isinstance(other, Cutout) and all(
+            getattr(self, name) == getattr(other, name) for name in type(self).model_fields
+        )
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, with the fields of ``update`` in place of its own; it decodes its own planes."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("_decoded", None)
-        copied._record = None
+        copied.__dict__.pop("_record", None)
         return copied
 
     @classmethod
@@ -296,8 +303,7 @@ _UNPACKED_FIELDS = {"unit", "background", "noise", "psf", "psf_fwhm", "mask_bits
 
 
 def _checked(cutout: Cutout) -> Cutout:
-    for fault in cutout_faults(cutout.to_record()):
-        raise fault
+    check_cutout(cutout.to_record())
     return cutout
 
 

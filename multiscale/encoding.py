@@ -17,13 +17,14 @@ import numpy as np
 from .arrays import INVALID_LIMIT, all_canonical, all_canonical_finite
 from .errors import PayloadError
 from .geometry import Geometry
-from .packing import centers_nest, n_reaching, sent_index, sent_level, unpack_stack
+from .packing import centers_nest, n_reaching, sent_index, sent_level, unpack_into
 from .rice import decode_residuals, encode_residuals
 
 MIN_EXPONENT, MAX_EXPONENT = -119, 101
 MAX_QUANTUM = 1 << 24
 MAX_MASK = 0xFFFF
 FLOAT, MASK = np.dtype("<f4"), np.dtype("<u2")
+_BLOCK_BYTES = 1 << 18  # of levels: what is made on the way to them stays in a core's cache
 REDUCTION = {  # wire kind -> how its levels are reduced
     "SCIENCE": "science",
     "TEMPLATE": "science",
@@ -42,57 +43,72 @@ def decode_planes(planes: Sequence[Plane], geometry: Geometry) -> tuple[np.ndarr
     ``planes`` are ``multiscale.Plane`` records, either all MASK (uint16) or none (float32). Levels of a
     refused plane are invalid (NaN, or 0 in a mask). Never raises for what a payload holds.
     """
-    is_mask = bool(planes) and planes[0]["kind"] == "MASK"
+    dtype = MASK if planes and planes[0]["kind"] == "MASK" else FLOAT
+    out = np.empty((len(planes), geometry.n_levels, geometry.size, geometry.size), dtype)
+    n_block = max(1, _BLOCK_BYTES // (4 * geometry.n_pixels))
+    if len(planes) <= n_block:
+        return out, _decode_block(planes, out, geometry)
+    failures: Failures = {}
+    for start in range(0, len(planes), n_block):
+        block = slice(start, start + n_block)
+        refused = _decode_block(planes[block], out[block], geometry)
+        failures |= {start + i: error for i, error in refused.items()}
+    return out, failures
+
+
+def _decode_block(planes: Sequence[Plane], out: np.ndarray, geometry: Geometry) -> Failures:
+    """Fill ``out`` as :func:`decode_planes` returns it."""
     alike = [(p["encoding"], p["sharedCenter"], REDUCTION.get(p["kind"], "")) for p in planes]
     failures: Failures = {}
     if planes and alike.count(alike[0]) == len(planes):  # nearly always
-        out, failures = _decode_group(planes, geometry, *alike[0])
+        failures = _decode_group(planes, out, geometry, *alike[0])
     else:
-        shape = (len(planes), geometry.n_levels, geometry.size, geometry.size)
-        out = np.empty(shape, MASK if is_mask else FLOAT)
         groups: dict[tuple[str, bool, str], list[int]] = defaultdict(list)
         for i, group in enumerate(alike):
             groups[group].append(i)
         for group, members in groups.items():
-            out[members], bad = _decode_group([planes[i] for i in members], geometry, *group)
-            failures |= {members[i]: error for i, error in bad.items()}
+            levels = np.empty((len(members), *out.shape[1:]), out.dtype)
+            refused = _decode_group([planes[i] for i in members], levels, geometry, *group)
+            out[members] = levels
+            failures |= {members[i]: error for i, error in refused.items()}
     _check_crc(planes, out, failures)
     for i in failures:
-        out[i] = 0 if is_mask else math.nan
-    return out, failures
+        out[i] = 0 if out.dtype == MASK else math.nan
+    return failures
 
 
 def _decode_group(
-    planes: Sequence[Plane], geometry: Geometry, encoding: str, shared: bool, reduction: str
-) -> tuple[np.ndarray, Failures]:
-    """Decode planes that differ in their values alone; refused ones are empty."""
-    n = geometry.n_sent(shared)
-    dtype = MASK if reduction == "mask" else FLOAT
+    planes: Sequence[Plane],
+    out: np.ndarray,
+    geometry: Geometry,
+    encoding: str,
+    shared: bool,
+    reduction: str,
+) -> Failures:
+    """Fill ``out`` with the levels of planes that differ in their values alone; refused ones are empty."""
     failures: Failures = {}
     if reduction == "" or encoding not in ("RAW", "RICE"):
         name = encoding if reduction else "of a kind that this reader does not know"
         error = PayloadError("unknown-symbol", f"a plane {name}", "a known kind, RAW or RICE")
-        return (
-            np.zeros((len(planes), geometry.n_levels, geometry.size, geometry.size), dtype),
-            dict.fromkeys(range(len(planes)), error),
-        )
+        out[...] = 0
+        return dict.fromkeys(range(len(planes)), error)
     if not shared and geometry.n_levels == 1:
         error = PayloadError("shared-center", "false for one level", "true", "sharedCenter")
         failures = dict.fromkeys(range(len(planes)), error)
     has_invalid: bool | None = None
     if encoding == "RAW":
-        values, has_invalid = _decode_raw(planes, n, dtype, n_reaching(geometry, shared), failures)
+        values, has_invalid = _decode_raw(planes, geometry, shared, out.dtype, failures)
     else:
-        values = _decode_rice(planes, geometry, shared, dtype, failures)
-    levels = unpack_stack(values, geometry, kind=reduction, shared_center=shared, has_invalid=has_invalid)
-    return levels, failures
+        values = _decode_rice(planes, geometry, shared, out.dtype, failures)
+    unpack_into(out, values, geometry, kind=reduction, shared_center=shared, has_invalid=has_invalid)
+    return failures
 
 
 def _check_crc(planes: Sequence[Plane], levels: np.ndarray, failures: Failures) -> None:
     """Add a failure for each plane whose levels are not those its ``crc32`` was computed from (4.4)."""
     if not planes:
         return
-    data = memoryview(np.ascontiguousarray(levels)).cast("B")
+    data = levels.data.cast("B")
     length = len(data) // len(planes)
     crc32 = zlib.crc32
     found = [crc32(data[begin : begin + length]) for begin in range(0, len(data), length)]
@@ -108,9 +124,10 @@ def _hex(number: Any) -> str:
 
 
 def _decode_raw(
-    planes: Sequence[Plane], n: int, dtype: np.dtype, n_reaching: int, failures: Failures
+    planes: Sequence[Plane], geometry: Geometry, shared: bool, dtype: np.dtype, failures: Failures
 ) -> tuple[np.ndarray, bool]:
-    """Return the sent values (N, n) of RAW planes (clause 5.1), and whether any of the first is invalid."""
+    """Return the values (N, n) of RAW planes (clause 5.1), and if any that reaches a centre is invalid."""
+    n, first = geometry.n_sent(shared), n_reaching(geometry, shared)
     expected = n * dtype.itemsize
     payloads = [plane["payload"] for plane in planes]
     if any(len(payload) != expected for payload in payloads) or not all(map(_is_raw, planes)):
@@ -122,10 +139,10 @@ def _decode_raw(
             elif not _is_raw(plane):
                 failures.setdefault(i, _raw_field_error(plane))
     values = np.frombuffer(b"".join(payloads), dtype).reshape(len(planes), n)
-    if dtype is MASK:
+    if dtype == MASK:
         return values, False
-    has_invalid = not all_canonical_finite(values[:, :n_reaching])
-    rest = values if has_invalid else values[:, n_reaching:]
+    has_invalid = not all_canonical_finite(values[:, :first])
+    rest = values if has_invalid else values[:, first:]
     if all_canonical_finite(rest) or all_canonical(rest):
         return values, has_invalid
     for i, row in enumerate(values):
@@ -179,7 +196,7 @@ def _decode_rice(
 def _rice_field_error(plane: Plane, geometry: Geometry, n: int, dtype: np.dtype) -> PayloadError | None:
     """Return what is wrong with the fields beside a RICE payload, before any of it is read."""
     e, offset, bitmap = plane["stepExponent"], plane["offset"], plane["invalid"]
-    if dtype is MASK:
+    if dtype == MASK:
         if e != 0:
             return PayloadError("step-exponent", e, "0 in a mask", "stepExponent")
         if not 0 <= offset <= MAX_MASK:
@@ -218,7 +235,7 @@ def _rice_values(planes: Sequence[Plane], geometry: Geometry, shared: bool, dtyp
         r = np.zeros(valid.shape, np.int64)
         r[valid] = residuals
     offset = np.array([plane["offset"] for plane in planes], np.int64)[:, None]
-    if dtype is MASK:
+    if dtype == MASK:
         q = r + offset
         if q.size and not (q.min() >= 0 and q.max() <= MAX_MASK):
             raise PayloadError("rice-range", f"mask values from {q.min()} to {q.max()}", "0 to 65535")
@@ -315,8 +332,8 @@ def _encode_rice(
         i
         for i, (e, offset) in enumerate(zip(step_exponents, offsets, strict=True))
         if e is not None
-        and (e == 0 and 0 <= offset <= MAX_MASK if dtype is MASK else MIN_EXPONENT <= e <= MAX_EXPONENT)
-        and (dtype is MASK or abs(offset) <= limit)
+        and (e == 0 and 0 <= offset <= MAX_MASK if dtype == MASK else MIN_EXPONENT <= e <= MAX_EXPONENT)
+        and (dtype == MASK or abs(offset) <= limit)
     ]
     if not fits:
         return {}
@@ -324,7 +341,7 @@ def _encode_rice(
     offset = np.array([offsets[i] for i in fits], np.int64)[:, None]
     values = values[fits]
     level = sent_level(geometry.size, geometry.n_levels, shared)
-    if dtype is MASK:
+    if dtype == MASK:
         q, decoded = values.astype(np.int64), values
         valid = np.ones(values.shape, bool)
         residuals = q - offset
@@ -347,7 +364,8 @@ def _encode_rice(
         return {}
     counts = valid[keep].sum(axis=1)
     payloads = encode_residuals(residuals[keep][valid[keep]], counts)
-    decoded_levels = unpack_stack(decoded[keep], geometry, kind=reduction, shared_center=shared)
+    decoded_levels = np.empty((len(keep), geometry.n_levels, geometry.size, geometry.size), dtype)
+    unpack_into(decoded_levels, decoded[keep], geometry, kind=reduction, shared_center=shared)
     out = {}
     for payload, j, levels in zip(payloads, keep.tolist(), decoded_levels, strict=True):
         bitmap = None if valid[j].all() else np.packbits(~valid[j]).tobytes()

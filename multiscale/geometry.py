@@ -71,8 +71,8 @@ class Geometry:
 
 
 PROFILES: dict[str, Geometry] = {
-    "ZTF-4x8": Geometry(size=8, n_levels=4, pixel_scale=1.01),  # the 2023 paper's layout
-    "ZTF-3x16": Geometry(size=16, n_levels=3, pixel_scale=1.01),  # same view, holds the paper's crop too
+    "ZTF-4x8": Geometry(size=8, n_levels=4, pixel_scale=1.012),  # the 2023 paper's layout
+    "ZTF-3x16": Geometry(size=16, n_levels=3, pixel_scale=1.012),  # same view, holds the paper's crop too
     "LSST-4x16": Geometry(size=16, n_levels=4, pixel_scale=0.2),
     "AST3-4x16": Geometry(size=16, n_levels=4, pixel_scale=0.41),
 }

@@ -186,7 +186,7 @@ def cutout_record(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """
     for name in (EMBEDDED_FIELD, "cutout"):
         if name in record:
-            return record[name]  # type: ignore[no-any-return]
+            return record[name]
     if "planes" in record and "nLevels" in record:
         return record
     names = ", ".join(list(record)[:6])

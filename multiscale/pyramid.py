@@ -51,8 +51,20 @@ def reduce_into(out: Any, image: Any, kind: str, *, has_invalid: bool) -> None:
         out[...] = reduce_2x2(image, kind, has_invalid=has_invalid)
 
 
+def mean_of_four(first: Any, second: Any, third: Any, fourth: Any, kind: str) -> Any:
+    """Return the mean (or variance of the mean) of valid pixels, in this order, as binary64 (3.2, 3.3).
+
+    All are binary64 themselves; what comes back is not yet rounded.
+    """
+    total = first + second
+    total += third
+    total += fourth
+    total *= 0.0625 if kind == "variance" else 0.25
+    return total
+
+
 def _wide_mean(image: Any, kind: str) -> Any:
-    """Return the mean (or the variance of the mean) of blocks without invalid pixels, not yet rounded."""
+    """Return ``mean_of_four`` of the blocks of an image without invalid pixels."""
     total = _sum_in_order(image, array_namespace(image).float64)
     total *= 0.0625 if kind == "variance" else 0.25
     return total

@@ -77,7 +77,8 @@ def _scene(
     change = np.zeros((side, side))
     flux = sigma * fwhm * 10 ** rng.uniform(1.0, 2.0)
     for _ in range(rng.poisson(2.5)):
-        static += 10 ** rng.uniform(1.5, 3) * sigma * _moffat(side, *rng.uniform(0, side, 2), fwhm)
+        star_x, star_y = rng.uniform(0, side, 2)
+        static += 10 ** rng.uniform(1.5, 3) * sigma * _moffat(side, star_x, star_y, fwhm)
     angle = rng.uniform(0, math.pi)
     if kind == "supernova":
         shift = rng.normal(0, 4, 2)

@@ -42,11 +42,11 @@ def as_pixel_to_world(wcs: Any) -> PixelToWorld:
     An astropy WCS is used with its distortion (``all_pix2world``).
     """
     if hasattr(wcs, "all_pix2world"):
-        return lambda x, y: tuple(wcs.all_pix2world(x, y, 0))  # type: ignore[return-value]
+        return lambda x, y: tuple(wcs.all_pix2world(x, y, 0))
     if hasattr(wcs, "pixel_to_world"):
-        return wcs.pixel_to_world  # type: ignore[no-any-return]
+        return wcs.pixel_to_world
     if callable(wcs):
-        return wcs  # type: ignore[no-any-return]
+        return wcs
     raise TypeError(f"found {type(wcs).__name__}, expected an astropy WCS or a function (x, y) -> (ra, dec)")
 
 

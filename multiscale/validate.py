@@ -170,8 +170,8 @@ def pixel_faults(cutout: Cutout) -> Iterator[StampError]:
                 found = f"{n} valid pixels of level 0 where {plane.of} is invalid"
                 yield RecordError("variance", found, "invalid there", f"planes[{i}]")
         if plane.kind == "MASK":
-            for fault in _mask_faults(cutout, levels[key], image, plane.mask_bits):
-                yield fault.within(f"planes[{i}]")
+            for mask_fault in _mask_faults(cutout, levels[key], image, plane.mask_bits):
+                yield mask_fault.within(f"planes[{i}]")
 
 
 def _mask_faults(
