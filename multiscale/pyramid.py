@@ -121,22 +121,13 @@ def _replaced(array: Any, where: Any, value: float) -> Any:
     return out
 
 
-def canonical(image: Any) -> tuple[Any, bool]:
-    """Return float32 ``image`` with invalid pixels as NaN 7fc00000, and whether there are any (3.5).
-
-    The image itself comes back when nothing has to change.
-    """
-    if all_canonical_finite(image):
-        return image, False
-    xp = array_namespace(image)
-    return _replaced(image, ~(xp.abs(image) < INVALID_LIMIT), math.nan), True  # NaN < limit is false
-
-
 def cut(image: Any, geometry: Geometry, placement: Placement, *, fill: float) -> Any:
     """Return P_0: ``image`` (..., H, W) on the footprint, ``fill`` where it was not given."""
     xp = array_namespace(image)
+    height, width = image.shape[-2:]
     half, span = geometry.span_px // 2, geometry.span_px
-    x0, y0 = placement.cx - half, placement.cy - half
+    # no further off than just outside: another library's slices are of 64 bits
+    x0, y0 = min(max(placement.cx - half, -span), width), min(max(placement.cy - half, -span), height)
     ys, xs = slice(max(y0, 0), max(y0 + span, 0)), slice(max(x0, 0), max(x0 + span, 0))
     inside = image[..., ys, xs]
     if inside.shape[-2:] == (span, span):
@@ -165,8 +156,10 @@ def build_levels(
     ``image`` is any real array of NumPy, torch or CuPy, indexed [y][x] with pixel centres at integers;
     the result is float32 with invalid pixels NaN, or uint16 for ``kind="mask"`` (``outside`` is the value
     of pixels beyond the image). ``placement`` overrides x and y, for images that were already cut.
-    Raises GeometryError when the image has fewer than two axes or the position is not finite.
+    Raises GeometryError when the image has fewer than two axes, the position is not finite, or a mask holds
+    anything but integers from 0 to 65535.
     """
+    xp = array_namespace(image)
     check_kind(kind)
     if placement is None:
         if x is None or y is None:
@@ -174,10 +167,7 @@ def build_levels(
         placement = Placement.at(x, y)
     if len(image.shape) < 2:
         raise GeometryError("geometry", f"shape {tuple(image.shape)}", "(..., H, W)")
-    xp = array_namespace(image)
-    dtype = xp.uint16 if kind == "mask" else xp.float32
-    if image.dtype != dtype:
-        image = cast(image, dtype)
+    image = _as_pixels(image, kind)
     fill = outside if kind == "mask" else math.nan
     batch = tuple(image.shape[:-2])
     shape = (geometry.n_levels, geometry.size, geometry.size)
@@ -185,12 +175,30 @@ def build_levels(
         return _build(cut(image, geometry, placement, fill=fill), geometry, kind)
     n = math.prod(batch)
     stack = xp.reshape(image, (n, *image.shape[-2:]))
-    out = xp.empty((n, *shape), dtype=dtype, device=device_of(image))
+    out = xp.empty((n, *shape), dtype=image.dtype, device=device_of(image))
     per_block = block_length(stack, _BLOCK_BYTES, 4 * geometry.span_px**2)
     for start in range(0, n, per_block):
         block = slice(start, start + per_block)
         out[block, ...] = _build(cut(stack[block, ...], geometry, placement, fill=fill), geometry, kind)
     return xp.reshape(out, (*batch, *shape))
+
+
+def _as_pixels(image: Any, kind: str) -> Any:
+    """Return ``image`` as float32, or as uint16 for a mask. Raises GeometryError for a mask that is none."""
+    xp = array_namespace(image)
+    if kind != "mask":
+        if image.dtype == xp.float32:
+            return image
+        with np.errstate(over="ignore", invalid="ignore"):  # what binary32 cannot hold becomes invalid
+            return cast(image, xp.float32)
+    if image.dtype == xp.uint16:
+        return image
+    if not xp.isdtype(image.dtype, ("bool", "integral")):
+        raise GeometryError("mask-bits", f"a mask of {image.dtype}", "integers from 0 to 65535")
+    out = cast(image, xp.uint16)
+    if not xp.all(cast(out, image.dtype) == image):
+        raise GeometryError("mask-bits", "a value of more than 16 bits", "integers from 0 to 65535")
+    return out
 
 
 def _build(p: Any, geometry: Geometry, kind: str) -> Any:
@@ -215,11 +223,14 @@ def mosaic(levels: Any, *, max_px: int = 2048) -> Any:
     """Return one image in which the finest level wins (clause 9.2): (..., L, S, S) -> (..., N, N).
 
     N = S 2^(L - 1) level-0 pixels; coarser pixels are repeated, not interpolated. Raises ViewError
-    when N is above ``max_px``.
+    when N is above ``max_px``, GeometryError for a shape that levels cannot have.
     """
     xp = array_namespace(levels)
-    n_levels, size = levels.shape[-3], levels.shape[-1]
-    span = size << (n_levels - 1)
+    shape = tuple(levels.shape)
+    if len(shape) < 3 or shape[-1] != shape[-2]:
+        raise GeometryError("geometry", f"levels of shape {shape}", "(..., L, S, S)")
+    n_levels, size = shape[-3], shape[-1]
+    span = Geometry(size, n_levels).span_px
     if span > max_px:
         raise ViewError("mosaic-size", f"{span} x {span} pixels", f"at most max_px={max_px} a side")
     out = xp.empty((*levels.shape[:-3], span, span), dtype=levels.dtype, device=device_of(levels))

@@ -46,7 +46,9 @@ def images(draw, shape, kind="science", special=None):
     if kind == "variance":
         image = np.abs(image)
     fraction = draw(st.sampled_from([0.0, 0.02, 0.5, 1.0]))
-    values = np.array(draw(st.sampled_from([SPECIAL, [math.nan], [-0.0], [1e-45]])) if special is None else special)
+    values = np.array(
+        draw(st.sampled_from([SPECIAL, [math.nan], [-0.0], [1e-45]])) if special is None else special
+    )
     with np.errstate(over="ignore"):
         return np.where(rng.random(shape) < fraction, rng.choice(values, shape), image).astype(np.float32)
 

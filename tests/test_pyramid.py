@@ -52,10 +52,7 @@ def levels_by_hand(image, geometry, placement, kind, outside=0):
         inner = slice(low, low + geometry.size)
         levels.append([row[inner] for row in p[inner]])
         p = [
-            [
-                reduced((p[y][x], p[y][x + 1], p[y + 1][x], p[y + 1][x + 1]), kind)
-                for x in range(0, len(p), 2)
-            ]
+            [reduced((p[y][x], p[y][x + 1], p[y + 1][x], p[y + 1][x + 1]), kind) for x in range(0, len(p), 2)]
             for y in range(0, len(p), 2)
         ]
     return np.array(levels, np.uint16 if kind == "mask" else np.float32)
