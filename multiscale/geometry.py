@@ -16,6 +16,10 @@ MAX_SIZE = 64
 MAX_LEVELS = 8
 
 
+def _is_integer_of(allowed: range, value: object) -> bool:
+    return isinstance(value, int) and value in allowed
+
+
 @dataclass(frozen=True)
 class Geometry:
     """The shape of a stamp: ``n_levels`` levels of ``size`` x ``size`` pixels (clause 2.1).
@@ -29,9 +33,9 @@ class Geometry:
     pixel_scale: float = 0.2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size % 4 or not 4 <= self.size <= MAX_SIZE:
+        if not _is_integer_of(range(4, MAX_SIZE + 1, 4), self.size):
             raise GeometryError("geometry", f"size {self.size!r}", "a multiple of 4 from 4 to 64", "size")
-        if not isinstance(self.n_levels, int) or not 1 <= self.n_levels <= MAX_LEVELS:
+        if not _is_integer_of(range(1, MAX_LEVELS + 1), self.n_levels):
             raise GeometryError("geometry", f"{self.n_levels!r} levels", "from 1 to 8", "nLevels")
         if not (math.isfinite(self.pixel_scale) and self.pixel_scale > 0):
             raise GeometryError(

@@ -15,7 +15,7 @@ import numpy as np
 from .arrays import all_canonical_finite, array_namespace, block_length, cast, device_of, same_bits
 from .errors import GeometryError, PayloadError
 from .geometry import Geometry
-from .pyramid import mean_of_four, reduce_2x2, reduce_into
+from .pyramid import check_kind, mean_of_four, reduce_2x2, reduce_into
 
 _SMALL = 1 << 13  # pixels
 _BLOCK_BYTES = 1 << 18  # of output: its float64 copies stay in a core's cache
@@ -76,17 +76,18 @@ def pack(levels: Any, geometry: Geometry, *, kind: str = "science", shared_cente
     """Return the sent values of canonical ``levels``: (..., L, S, S) -> (..., n), same dtype.
 
     n is ``geometry.n_values``, or ``geometry.n_pixels`` with ``shared_center=False`` (whole levels).
-    Raises GeometryError for another shape, and PayloadError("shared-center") when a centre is not the
-    reduction of the level before, so that sharing it would lose pixels.
+    Raises GeometryError for another shape or type, and PayloadError("shared-center") when a centre is not
+    the reduction of the level before, so that sharing it would lose pixels.
     """
     xp = array_namespace(levels)
+    levels = _native(levels, kind)
     shape = (geometry.n_levels, geometry.size, geometry.size)
     if tuple(levels.shape[-3:]) != shape:
         raise GeometryError("geometry", f"levels of shape {tuple(levels.shape)}", f"(..., {shape})")
     batch = tuple(levels.shape[:-3])
     flat = xp.reshape(levels, (-1, geometry.n_pixels))
     if not shared_center:
-        return xp.reshape(flat, (*batch, geometry.n_pixels))
+        return xp.reshape(xp.asarray(flat, copy=True), (*batch, geometry.n_pixels))
     index = xp.asarray(sent_index(geometry.size, geometry.n_levels), device=device_of(levels))
     stack = xp.reshape(levels, (-1, *shape))
     out = xp.empty((stack.shape[0], geometry.n_values), dtype=levels.dtype, device=device_of(levels))
@@ -107,10 +108,11 @@ def pack(levels: Any, geometry: Geometry, *, kind: str = "science", shared_cente
 def unpack(values: Any, geometry: Geometry, *, kind: str = "science", shared_center: bool = True) -> Any:
     """Return the levels of sent ``values``: (..., n) -> (..., L, S, S), same dtype.
 
-    ``values`` are canonical float32, or uint16 for ``kind="mask"``. Raises GeometryError unless n is
-    ``geometry.n_sent(shared_center)``.
+    ``values`` are canonical float32, or uint16 for ``kind="mask"``. Raises GeometryError for another type,
+    and unless n is ``geometry.n_sent(shared_center)``.
     """
     xp = array_namespace(values)
+    values = _native(values, kind)
     expected = geometry.n_sent(shared_center)
     if len(values.shape) < 1 or values.shape[-1] != expected:
         raise GeometryError("payload-size", f"values of shape {tuple(values.shape)}", f"(..., {expected})")
@@ -123,6 +125,18 @@ def unpack(values: Any, geometry: Geometry, *, kind: str = "science", shared_cen
         block = slice(start, start + per_block)
         unpack_into(out[block, ...], stack[block, ...], geometry, kind=kind, shared_center=shared_center)
     return xp.reshape(out, (*batch, *shape))
+
+
+def _native(array: Any, kind: str) -> Any:
+    """Return ``array`` in this machine's byte order. Raises GeometryError for a type not of ``kind``."""
+    xp = array_namespace(array)
+    expected = "uint16" if check_kind(kind) == "mask" else "float32"
+    dtype = getattr(xp, expected)
+    if array.dtype == dtype:
+        return array
+    if xp is np and array.dtype.newbyteorder("=") == dtype:
+        return array.astype(dtype)
+    raise GeometryError("geometry", f"{array.dtype} for kind {kind!r}", expected)
 
 
 def unpack_into(

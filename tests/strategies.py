@@ -23,8 +23,9 @@ def float32(hexadecimal):
 
 
 SPECIAL = [
-    0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1.1754942e-38, 2.0**125, -(2.0**125),
-    float(float32("7dffffff")), -float(float32("7dffffff")), 3.4e38, -3.4e38, 1.6777217e7, 2.0**60, -(2.0**60),
+    0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1.1754942e-38,
+    2.0**125, -(2.0**125), float(float32("7dffffff")), -float(float32("7dffffff")), 3.4e38,
+    -3.4e38, 1.6777217e7, 2.0**60, -(2.0**60),
     0.1, -0.3,
 ]  # fmt: skip
 
