@@ -48,6 +48,15 @@ def device_of(array: Any) -> Any:
     return array.device
 
 
+def index_for(array: Any, index: np.ndarray) -> Any:
+    """Return ``index`` as an array of the library, and on the device, of ``array``."""
+    if isinstance(array, np.ndarray):
+        return index
+    return array_namespace(array).asarray(
+        index.copy(), device=device_of(array)
+    )  # torch takes no read-only one
+
+
 def all_canonical_finite(array: Any) -> bool:
     """True when every value of a float32 ``array`` is finite and below 2^125 in magnitude."""
     if isinstance(array, np.ndarray):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import all_canonical_finite, array_namespace, block_length, cast, device_of, same_bits
+from .arrays import all_canonical_finite, array_namespace, block_length, cast, device_of, index_for, same_bits
 from .errors import GeometryError, PayloadError
 from .geometry import Geometry
 from .pyramid import check_kind, mean_of_four, reduce_2x2, reduce_into
@@ -88,7 +88,7 @@ def pack(levels: Any, geometry: Geometry, *, kind: str = "science", shared_cente
     flat = xp.reshape(levels, (-1, geometry.n_pixels))
     if not shared_center:
         return xp.reshape(xp.asarray(flat, copy=True), (*batch, geometry.n_pixels))
-    index = xp.asarray(sent_index(geometry.size, geometry.n_levels), device=device_of(levels))
+    index = index_for(levels, sent_index(geometry.size, geometry.n_levels))
     stack = xp.reshape(levels, (-1, *shape))
     out = xp.empty((stack.shape[0], geometry.n_values), dtype=levels.dtype, device=device_of(levels))
     per_block = block_length(stack, _BLOCK_BYTES, 4 * geometry.n_pixels)
@@ -162,7 +162,7 @@ def unpack_into(
     if xp is np and len(values) * geometry.n_pixels <= _SMALL and not (has_invalid or kind == "mask"):
         _unpack_small(out, values, geometry, kind)
         return
-    source = xp.asarray(_source_index(size, n_levels), device=device_of(values))
+    source = index_for(values, _source_index(size, n_levels))
     if xp is np:
         np.take(values, source, axis=-1, out=out.reshape(len(out), -1), mode="clip")
     else:

@@ -126,9 +126,9 @@ def cut(image: Any, geometry: Geometry, placement: Placement, *, fill: float) ->
     xp = array_namespace(image)
     height, width = image.shape[-2:]
     half, span = geometry.span_px // 2, geometry.span_px
-    # no further off than just outside: another library's slices are of 64 bits
+    # no further off than just outside: the standard allows no slice beyond the array
     x0, y0 = min(max(placement.cx - half, -span), width), min(max(placement.cy - half, -span), height)
-    ys, xs = slice(max(y0, 0), max(y0 + span, 0)), slice(max(x0, 0), max(x0 + span, 0))
+    ys, xs = slice(max(y0, 0), min(y0 + span, height)), slice(max(x0, 0), min(x0 + span, width))
     inside = image[..., ys, xs]
     if inside.shape[-2:] == (span, span):
         return inside
