@@ -1,7 +1,10 @@
 """What hypothesis draws, and how tests compare arrays."""
 
+import importlib.util
 import math
 import struct
+import sys
+from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
@@ -58,3 +61,16 @@ def bits(array):
     """Shape, type and bytes, in the byte order of the format: what two equal results share."""
     array = np.asarray(array)
     return array.shape, array.dtype.newbyteorder("="), array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+
+def load_reference():
+    """The slow codec of the vectors: the standard library alone, and never this package."""
+    path = Path(__file__).parents[1] / "spec" / "v1" / "vectors" / "reference.py"
+    spec = importlib.util.spec_from_file_location("vectors_reference", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = load_reference()
