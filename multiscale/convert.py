@@ -16,7 +16,7 @@ from .avro import ContainerReader, read_container
 from .cutout import Cutout, Missing
 from .errors import GeometryError, StampError
 from .geometry import PROFILES, Geometry
-from .packet import EMBEDDED_FIELD, Alert
+from .packet import EMBEDDED_FIELD, Alert, EmbeddedAlert, alert_from_record
 from .rules import SPEC_VERSION
 from .schema import embed_cutout, load_schema
 from .surveys import SurveyAlert, SurveyCutout, read_survey_alert
@@ -267,3 +267,20 @@ def wished_loss(cutouts: list[Converted]) -> str | None:
     if math.isclose(worst, 0.0, abs_tol=1e-9):
         return None
     return f"{middle:.0%} of the field of view is NO_DATA (median; at most {worst:.0%})"
+
+
+def open_packets(path: Path, options: Options | None = None) -> Iterator[tuple[int, Alert | EmbeddedAlert]]:
+    """Yield (number, alert) from a file; a survey's own alerts are converted as they are read.
+
+    Raises StampError with the packet's number.
+    """
+    reader = read_container(path)
+    for number, record in enumerate(reader):
+        try:
+            if EMBEDDED_FIELD in record or "specVersion" in record:
+                yield number, alert_from_record(record)
+            else:
+                survey_alert, cutout = convert_record(record, reader.schema, options or Options())
+                yield number, Alert.from_record(as_alert(survey_alert, cutout))
+        except StampError as error:
+            raise error.within(f"packet {number}") from None

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .avro import read_container, write_container
-from .convert import Options, as_alert, convert_record
 from .errors import RecordError, StampError
-from .packet import EMBEDDED_FIELD, Alert, EmbeddedAlert, alert_from_record
+from .packet import Alert, EmbeddedAlert, alert_from_record
 from .schema import load_schema
 
 Source = str | Path | bytes | BinaryIO
@@ -53,30 +52,3 @@ def write_alerts(
 
     write_container(path, schema or load_schema("multiscale.Alert"), records(), codec=codec)
     return n
-
-
-def open_packets(path: Path, options: Options | None = None) -> Iterator[tuple[int, Alert | EmbeddedAlert]]:
-    """Yield (number, alert) from a file; a survey's own alerts are converted as they are read.
-
-    Raises StampError with the packet's number.
-    """
-    reader = read_container(path)
-    for number, record in enumerate(reader):
-        try:
-            if EMBEDDED_FIELD in record or "specVersion" in record:
-                yield number, alert_from_record(record)
-            else:
-                survey_alert, cutout = convert_record(record, reader.schema, options or Options())
-                yield number, Alert.from_record(as_alert(survey_alert, cutout))
-        except StampError as error:
-            raise error.within(f"packet {number}") from None
-
-
-def alert_title(alert: Alert | EmbeddedAlert) -> str:
-    """Return a line that names an alert: survey, object, band and time where they are known."""
-    if isinstance(alert, EmbeddedAlert):
-        names = ("objectId", "diaSourceId", "candid", "alertId")
-        return " ".join(str(alert.record[name]) for name in names if alert.record.get(name) is not None)
-    d = alert.detection
-    parts = [alert.survey, alert.object_id or alert.alert_id, d.band, f"MJD {d.time:.5f} {d.time_scale}"]
-    return "  ".join(part for part in parts if part)

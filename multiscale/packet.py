@@ -179,6 +179,16 @@ def alert_from_record(record: Mapping[str, Any]) -> Alert | EmbeddedAlert:
     raise RecordError("record", f"a record of {names} ...", f"multiscale.Alert, or a field {EMBEDDED_FIELD}")
 
 
+def alert_title(alert: Alert | EmbeddedAlert) -> str:
+    """Return a line that names an alert: survey, object, band and time where they are known."""
+    if isinstance(alert, EmbeddedAlert):
+        names = ("objectId", "diaSourceId", "candid", "alertId")
+        return " ".join(str(alert.record[name]) for name in names if alert.record.get(name) is not None)
+    d = alert.detection
+    parts = [alert.survey, alert.object_id or alert.alert_id, d.band, f"MJD {d.time:.5f} {d.time_scale}"]
+    return "  ".join(part for part in parts if part)
+
+
 def cutout_record(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the ``multiscale.Cutout`` record inside any record, or None when it is null.
 

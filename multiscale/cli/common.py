@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import typer
 
+from ..convert import open_packets
 from ..errors import GeometryError, StampError
-from ..files import open_packets
 from ..geometry import Geometry, profile
 from ..packet import Alert, EmbeddedAlert
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ..convert import open_packets
 from ..cutout import Cutout
 from ..errors import RecordError, StampError
-from ..files import alert_title, open_packets
-from ..packet import Alert, EmbeddedAlert
+from ..packet import Alert, EmbeddedAlert, alert_title
 from .common import misuse, pick
 
 
