@@ -10,6 +10,7 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -176,8 +177,10 @@ def _decode_rice(
     n = geometry.n_sent(shared)
     values = np.zeros((len(planes), n), dtype)
     good = []
+    limit = -1 if dtype == MASK else MAX_QUANTUM >> (geometry.n_levels - 1)  # of the offset
     for i, plane in enumerate(planes):
-        error = _rice_field_error(plane, geometry, n, dtype)
+        is_plain = _is_plain_rice(plane, limit, n * dtype.itemsize)
+        error = None if is_plain else _rice_field_error(plane, geometry, n, dtype)
         if error is None:
             good.append(i)
         else:
@@ -191,6 +194,16 @@ def _decode_rice(
             except PayloadError as error:
                 failures.setdefault(i, error.within("payload"))
     return values
+
+
+def _is_plain_rice(plane: Plane, limit: int, n_raw: int) -> bool:
+    """True for most planes that are no masks: nothing of what ``_rice_field_error`` reports is there."""
+    return (
+        plane["invalid"] is None
+        and MIN_EXPONENT <= plane["stepExponent"] <= MAX_EXPONENT
+        and -limit <= plane["offset"] <= limit
+        and len(plane["payload"]) < n_raw
+    )
 
 
 def _rice_field_error(plane: Plane, geometry: Geometry, n: int, dtype: np.dtype) -> PayloadError | None:
@@ -240,12 +253,11 @@ def _rice_values(planes: Sequence[Plane], geometry: Geometry, shared: bool, dtyp
         if q.size and not (q.min() >= 0 and q.max() <= MAX_MASK):
             raise PayloadError("rice-range", f"mask values from {q.min()} to {q.max()}", "0 to 65535")
         return q.astype(MASK)
-    level = sent_level(geometry.size, geometry.n_levels, shared)
-    q = r + (offset << level)
+    q = _with_offset(r, offset, geometry, shared)
     if q.size and not (q.min() >= -MAX_QUANTUM and q.max() <= MAX_QUANTUM):
         raise PayloadError("rice-range", f"q from {q.min()} to {q.max()}", "a magnitude of at most 2^24")
     e = np.array([plane["stepExponent"] for plane in planes], np.int64)
-    values = _dequantise(q, e, geometry, shared)
+    values = _scaled(q.astype(np.float64), e, geometry, shared).astype(FLOAT)
     if e.size and e.max() == MAX_EXPONENT and not all_canonical_finite(values):
         raise PayloadError("not-canonical", "a value of 2^125", "a magnitude below 2^125")
     if valid is not None:
@@ -253,10 +265,28 @@ def _rice_values(planes: Sequence[Plane], geometry: Geometry, shared: bool, dtyp
     return values
 
 
-def _dequantise(q: np.ndarray, e: np.ndarray, geometry: Geometry, shared: bool) -> np.ndarray:
-    """Return q 2^(e - k) as float32, exactly: |q| <= 2^24 and every power is a normal number."""
-    step = np.ldexp(1.0, e[:, None] - np.arange(geometry.n_levels))
-    return (q * step[:, sent_level(geometry.size, geometry.n_levels, shared)]).astype(FLOAT)
+@lru_cache(maxsize=256)
+def _sent_slices(size: int, n_levels: int, shared: bool) -> tuple[slice, ...]:
+    """Return where the sent values of each level lie in packing order."""
+    bounds = np.searchsorted(sent_level(size, n_levels, shared), np.arange(n_levels + 1)).tolist()
+    return tuple(slice(begin, end) for begin, end in zip(bounds, bounds[1:]))
+
+
+def _with_offset(r: np.ndarray, offset: np.ndarray, geometry: Geometry, shared: bool) -> np.ndarray:
+    """Add offset 2^k to the int64 values (N, n) of each level k, in place; ``offset`` is (N, 1)."""
+    for k, part in enumerate(_sent_slices(geometry.size, geometry.n_levels, shared)):
+        r[:, part] += offset << k
+    return r
+
+
+def _scaled(values: np.ndarray, e: np.ndarray, geometry: Geometry, shared: bool, sign: int = 1) -> np.ndarray:
+    """Multiply the float64 values (N, n) of each level k by 2^(sign (e - k)), in place.
+
+    From integers of at most 24 bits the result is exactly a float32: every power is a normal number.
+    """
+    for k, part in enumerate(_sent_slices(geometry.size, geometry.n_levels, shared)):
+        values[:, part] *= np.ldexp(1.0, sign * (e - k))[:, None]
+    return values
 
 
 def _validity(bitmaps: Sequence[bytes | None], n: int) -> np.ndarray | None:
@@ -289,31 +319,26 @@ def encode_planes(
     flat = levels.reshape(len(levels), geometry.n_pixels)
     out: list[dict[str, Any] | None] = [None] * len(levels)
     for shared in (True, False):
-        members = np.flatnonzero(nests == shared)
-        if not members.size:
+        members = np.flatnonzero(nests == shared).tolist()
+        if not members:
             continue
-        values = flat[:, sent_index(geometry.size, geometry.n_levels, shared)]
-        if members.size < len(levels):
+        values = flat.take(sent_index(geometry.size, geometry.n_levels, shared), axis=1)
+        if len(members) < len(levels):
             values = values[members]
-        raw = values.tobytes()
-        size = values.shape[1] * dtype.itemsize
-        for j, i in enumerate(members.tolist()):
-            out[i] = {
+        rice: dict[int, dict[str, Any]] = {}
+        if encoding == "RICE" and step_exponents is not None and offsets is not None:
+            e, offset = [step_exponents[i] for i in members], [offsets[i] for i in members]
+            rice = _encode_rice(values, geometry, shared, dtype, REDUCTION[kind], e, offset)
+        for j, i in enumerate(members):
+            out[i] = rice.get(j) or {
                 "encoding": "RAW",
                 "sharedCenter": shared,
                 "stepExponent": 0,
                 "offset": 0,
                 "invalid": None,
-                "payload": raw[j * size : (j + 1) * size],
+                "payload": values[j].tobytes(),
                 "crc32": zlib.crc32(flat[i].data),
             }
-        if encoding == "RICE" and step_exponents is not None and offsets is not None:
-            e = [step_exponents[i] for i in members]
-            rice = _encode_rice(
-                values, geometry, shared, dtype, REDUCTION[kind], e, [offsets[i] for i in members]
-            )
-            for j, fields in rice.items():
-                out[members[j]] = fields
     return [fields for fields in out if fields is not None]
 
 
@@ -339,36 +364,42 @@ def _encode_rice(
         return {}
     e = np.array([step_exponents[i] for i in fits], np.int64)
     offset = np.array([offsets[i] for i in fits], np.int64)[:, None]
-    values = values[fits]
-    level = sent_level(geometry.size, geometry.n_levels, shared)
+    if len(fits) < len(values):
+        values = values[fits]
+    valid: np.ndarray | None = None
     if dtype == MASK:
-        q, decoded = values.astype(np.int64), values
-        valid = np.ones(values.shape, bool)
-        residuals = q - offset
-        in_range = np.ones(len(fits), bool)
+        decoded, residuals = values, values.astype(np.int64) - offset
+        keep = list(range(len(fits)))
     else:
-        valid = values == values
-        scaled = np.ldexp(values.astype(np.float64), level - e[:, None])
-        rounded = np.rint(np.where(valid, scaled, 0.0))
-        with np.errstate(over="ignore"):  # what leaves the range is seen just below
-            decoded = np.ldexp(rounded, e[:, None] - level).astype(FLOAT)
-        in_range = (np.abs(rounded) <= MAX_QUANTUM).all(axis=1) & (np.abs(decoded) < INVALID_LIMIT).all(
-            axis=1
-        )
-        q = np.where(in_range[:, None], rounded, 0).astype(np.int64)
-        decoded[~valid] = math.nan
-        decoded += 0.0  # -0 becomes +0 (clause 5.2)
-        residuals = q - (offset << level)
-    keep = np.flatnonzero(in_range)
-    if not keep.size:
+        if not all_canonical_finite(values):
+            valid = values == values
+        rounded = np.rint(_scaled(values.astype(np.float64), e, geometry, shared, sign=-1))
+        if valid is not None:
+            rounded[~valid] = 0
+        in_range = (rounded.max(axis=1) <= MAX_QUANTUM) & (rounded.min(axis=1) >= -MAX_QUANTUM)
+        rounded[~in_range] = 0
+        residuals = _with_offset(rounded.astype(np.int64), -offset, geometry, shared)
+        rounded += 0.0  # -0 becomes +0 (clause 5.2)
+        decoded = _scaled(rounded, e, geometry, shared).astype(FLOAT)
+        if e.max() == MAX_EXPONENT:
+            in_range &= (np.abs(decoded) < INVALID_LIMIT).all(axis=1)
+        if valid is not None:
+            decoded[~valid] = math.nan
+        keep = np.flatnonzero(in_range).tolist()
+    if not keep:
         return {}
-    counts = valid[keep].sum(axis=1)
-    payloads = encode_residuals(residuals[keep][valid[keep]], counts)
+    if len(keep) < len(fits):
+        residuals, decoded = residuals[keep], decoded[keep]
+        valid = None if valid is None else valid[keep]
+    if valid is None:
+        payloads = encode_residuals(residuals.ravel(), np.full(len(keep), values.shape[1]))
+    else:
+        payloads = encode_residuals(residuals[valid], valid.sum(axis=1))
+    bitmaps: list[bytes | None] = [None] * len(keep) if valid is None else _bitmaps(valid)
     decoded_levels = np.empty((len(keep), geometry.n_levels, geometry.size, geometry.size), dtype)
-    unpack_into(decoded_levels, decoded[keep], geometry, kind=reduction, shared_center=shared)
+    unpack_into(decoded_levels, decoded, geometry, kind=reduction, shared_center=shared)
     out = {}
-    for payload, j, levels in zip(payloads, keep.tolist(), decoded_levels, strict=True):
-        bitmap = None if valid[j].all() else np.packbits(~valid[j]).tobytes()
+    for payload, bitmap, j, levels in zip(payloads, bitmaps, keep, decoded_levels, strict=True):
         if len(payload) + len(bitmap or b"") >= values.shape[1] * dtype.itemsize:
             continue
         out[fits[j]] = {
@@ -381,3 +412,8 @@ def _encode_rice(
             "crc32": zlib.crc32(levels.data),
         }
     return out
+
+
+def _bitmaps(valid: np.ndarray) -> list[bytes | None]:
+    """Return the bitmap of each row (clause 5.4), None where all is valid."""
+    return [row.tobytes() if row.any() else None for row in np.packbits(~valid, axis=1)]

@@ -194,12 +194,13 @@ def _read_remainders(
     _check_padding(data, start, n_bits, "remainders")
     position = end - p
     position += np.repeat(8 * start - _starts(n_bits), counts)
-    windows = np.zeros(data.size - _WINDOW_BYTES + 1, np.int64)  # the five bytes from each byte on
-    for i in range(_WINDOW_BYTES):
+    n_window = (7 + int(p.max(initial=0)) + 7) // 8  # bytes that the widest remainder can touch
+    windows = np.zeros(data.size - _WINDOW_BYTES + 1, np.int64)  # those bytes, from each byte on
+    for i in range(n_window):
         windows <<= 8
         windows |= data[i : i + windows.size]
     window = windows[position >> 3]
-    window >>= 8 * _WINDOW_BYTES - (position & 7) - p
+    window >>= 8 * n_window - (position & 7) - p
     return window & _LOW_BITS[p]
 
 
