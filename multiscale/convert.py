@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .avro import ContainerReader, read_container
+from .avro import ContainerReader, MessageReader, read_messages
 from .cutout import Cutout, Missing
 from .errors import GeometryError, StampError
 from .geometry import PROFILES, Geometry
@@ -40,6 +40,7 @@ class Options:
     survey: str = "auto"
     pixel_scale: float | None = None  # arcsec, for surveys whose packets do not say it
     keep_cutouts: bool = False  # embedded: leave the survey's own cutouts in place
+    schema: Mapping[str, Any] | None = None  # what a single message was written with; containers hold theirs
 
     def __post_init__(self) -> None:
         if not 0 < self.step_sigma <= _MOST_STEP_SIGMA:
@@ -206,12 +207,12 @@ class ConvertedFile:
 
 
 def convert_file(path: Path, options: Options, *, embed: bool = False) -> ConvertedFile:
-    """Convert every packet of an Avro container; memory does not grow with their number.
+    """Convert every packet of a file (section 8: a container or one message), in constant memory.
 
     Raises StampError when the file cannot be read at all, or has no packet to tell its survey by
     (``embed``). A packet that cannot be converted, and a file that breaks off, are yielded as NotConverted.
     """
-    reader = read_container(path)
+    reader = read_messages(path, options.schema)
     if not embed:
         return ConvertedFile(path, load_schema("multiscale.Alert"), _packets(reader, options, embed=False))
     packets = _packets(reader, options, embed=True)
@@ -231,7 +232,9 @@ def convert_file(path: Path, options: Options, *, embed: bool = False) -> Conver
     return ConvertedFile(path, embedded_schema(reader.schema, fields), again())
 
 
-def _packets(reader: ContainerReader, options: Options, *, embed: bool) -> Iterator[Converted | NotConverted]:
+def _packets(
+    reader: ContainerReader | MessageReader, options: Options, *, embed: bool
+) -> Iterator[Converted | NotConverted]:
     records = iter(reader)
     number = 0
     while True:
@@ -274,13 +277,14 @@ def open_packets(path: Path, options: Options | None = None) -> Iterator[tuple[i
 
     Raises StampError with the packet's number.
     """
-    reader = read_container(path)
+    options = options or Options()
+    reader = read_messages(path, options.schema)
     for number, record in enumerate(reader):
         try:
             if EMBEDDED_FIELD in record or "specVersion" in record:
                 yield number, alert_from_record(record)
             else:
-                survey_alert, cutout = convert_record(record, reader.schema, options or Options())
+                survey_alert, cutout = convert_record(record, reader.schema, options)
                 yield number, Alert.from_record(as_alert(survey_alert, cutout))
         except StampError as error:
             raise error.within(f"packet {number}") from None

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .avro import read_container
+from .avro import read_messages
 from .cutout import NO_DATA, OFF_IMAGE, Cutout
 from .errors import RecordError, StampError
 from .evolution import check_evolution
@@ -58,10 +58,10 @@ def _finding(path: Path, packet: int | None, error: StampError) -> Finding:
 
 
 def check_file(path: str | Path) -> Iterator[Finding]:
-    """Yield every finding in an Avro container of alerts or cutouts, in the order of its packets."""
+    """Yield every finding in a file of alerts or cutouts (8: a container or one message), in order."""
     path = Path(path)
     try:
-        reader = read_container(path)
+        reader = read_messages(path)
     except StampError as error:
         yield _finding(path, None, error)
         return
@@ -143,8 +143,8 @@ def record_faults(record: Mapping[str, Any]) -> Iterator[StampError]:
     except StampError as error:
         yield _inside(error, prefix)
         return
-    for fault in pixel_faults(cutout):
-        yield _inside(fault, prefix)
+    for pixel_fault in pixel_faults(cutout):
+        yield _inside(pixel_fault, prefix)
 
 
 def _inside(error: StampError, prefix: str) -> StampError:

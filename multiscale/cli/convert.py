@@ -15,7 +15,7 @@ from ..avro import write_container
 from ..convert import Converted, ConvertedFile, NotConverted, Options, convert_file, wished_loss
 from ..errors import SchemaError, StampError
 from ..geometry import PROFILES
-from ..schema import load_schema
+from ..schema import load_schema, load_schema_file
 from .common import PATHS_HELP, chosen_geometry, expand, joined, misuse, with_progress
 
 SURVEYS = {"auto": "auto", "ztf": "ZTF", "lsst": "LSST", "other": "other"}
@@ -82,6 +82,14 @@ def convert(
     pixel_scale: Annotated[
         float | None, typer.Option(help="Level-0 pixel in arcsec, where the packets do not say.")
     ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="The *.avsc that a file with one Confluent message was written with.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     encoding: Annotated[
         Encoding, typer.Option(help="raw: lossless. rice: bounded error, 5 times smaller.")
     ] = (Encoding.RAW),
@@ -101,6 +109,7 @@ def convert(
         survey=SURVEYS.get(survey.lower(), survey),
         pixel_scale=pixel_scale,
         keep_cutouts=keep_cutouts,
+        schema=None if schema is None else load_schema_file(schema),
     )
     if keep_cutouts and as_ is not As.EMBED:
         raise misuse("--keep-cutouts goes with --as embed")

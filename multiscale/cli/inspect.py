@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..avro import read_container
+from ..avro import read_messages
 from ..cutout import Cutout
 from ..errors import StampError
 from ..inspection import Part, cutout_parts, record_parts
@@ -35,7 +35,7 @@ def inspect(
 
 
 def _inspect(path: Path, number: int) -> None:
-    reader = read_container(path)
+    reader = read_messages(path)
     record, count = None, 0
     for count, one in enumerate(reader, start=1):
         if count == number + 1:

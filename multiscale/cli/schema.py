@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..atomic import replacing
 from ..evolution import check_evolution
 from ..schema import embed_cutout, load_schema, load_schema_file, schema_names
 
@@ -40,9 +41,8 @@ def embed(
     if output is None:
         typer.echo(text, nl=False)
         return
-    temporary = output.with_name(f".{output.name}.partial")
-    temporary.write_text(text)
-    temporary.replace(output)
+    with replacing(output) as partial:
+        partial.write_text(text)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from ..atomic import replacing
 from ..convert import open_packets
 from ..cutout import Cutout
 from ..errors import RecordError, StampError
@@ -108,10 +109,5 @@ def write_npz(cutout: Cutout, target: Path) -> None:
     }
     arrays["pixel_scale"] = np.float64(cutout.pixel_scale)
     arrays["position"] = np.array([cutout.dx, cutout.dy], np.float32)  # dx, dy; None becomes NaN
-    temporary = target.with_name(f".{target.name}.partial")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
