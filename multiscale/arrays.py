@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 INVALID_LIMIT = 2.0**125  # clause 3.5: this magnitude and above is invalid
-_ABS_BITS = np.uint32(0x7FFFFFFF)
-_LIMIT_BITS = np.uint32(0x7E000000)  # the bits of 2^125
+ABS_BITS = np.uint32(0x7FFFFFFF)
+LIMIT_BITS = np.uint32(0x7E000000)  # the bits of 2^125
 NAN_BITS = np.uint32(0x7FC00000)
 
 
@@ -71,7 +71,7 @@ def all_canonical_finite(array: Any) -> bool:
 def all_canonical(values: np.ndarray) -> bool:
     """True when every float32 of a NumPy array is canonical (clause 3.5): the one NaN, or below 2^125."""
     bits = values.view(np.uint32)
-    return bool(((bits & _ABS_BITS < _LIMIT_BITS) | (bits == NAN_BITS)).all())
+    return bool(((bits & ABS_BITS < LIMIT_BITS) | (bits == NAN_BITS)).all())
 
 
 def same_bits(a: Any, b: Any) -> Any:

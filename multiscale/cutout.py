@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from .arrays import INVALID_LIMIT, all_canonical_finite
-from .encoding import REDUCTION, decode_planes, encode_planes
+from .encoding import MAX_EXPONENT, MIN_EXPONENT, REDUCTION, decode_planes, encode_planes
 from .errors import GeometryError, PayloadError, RecordError, StampError
 from .geometry import Geometry, Placement
 from .noise import backgrounds_and_noises, median
@@ -118,6 +118,19 @@ class Plane(Record):
     psf_fwhm: float | None = None
     mask_bits: tuple[str, ...] = ()
 
+    def wire_fields(self) -> dict[str, Any]:
+        """Return the fields that decoding needs, named as on the wire."""
+        return {
+            "kind": self.kind,
+            "encoding": self.encoding,
+            "sharedCenter": self.shared_center,
+            "stepExponent": self.step_exponent,
+            "offset": self.offset,
+            "invalid": self.invalid,
+            "payload": self.payload,
+            "crc32": self.crc32,
+        }
+
     def psf_image(self) -> np.ndarray | None:
         """Return the point-spread function, float32 (m, m) on level-0 pixels, or None."""
         if self.psf is None:
@@ -148,14 +161,16 @@ class Cutout(Record):
         Raises RecordError. A plane of a later version's kind or encoding is kept and refused on use (6.3).
         """
         cutout = super().from_record(record)
-        check_cutout(record, later_symbols=True)
-        cutout.__dict__["_record"] = record
+        try:
+            check_cutout(record, later_symbols=True)
+        except (KeyError, TypeError, ArithmeticError):  # no reader's record: a default left out, a type converted
+            check_cutout(cutout.to_record(), later_symbols=True)
         return cutout
 
     @property
     def geometry(self) -> Geometry:
         """Size, number of levels and pixel scale."""
-        return Geometry(self.size, self.n_levels, self.pixel_scale)
+        return _geometry(self.size, self.n_levels, self.pixel_scale)
 
     @property
     def keys(self) -> tuple[PlaneKey, ...]:
@@ -183,13 +198,13 @@ class Cutout(Record):
         if levels is None:
             self.plane(kind, of)  # raises: there is none
         elif isinstance(levels, StampError):
-            raise levels
+            raise levels.with_traceback(None)  # else each use would add to the last one's
         return cast(np.ndarray, levels)
 
     @cached_property
     def _decoded(self) -> dict[WireKey, np.ndarray | StampError]:
         """The levels of every plane, or why it is refused; planes of one dtype are decoded together."""
-        planes = self._record["planes"]
+        planes = [plane.wire_fields() for plane in self.planes]
         decoded: dict[WireKey, np.ndarray | StampError] = {}
         masks = [i for i, plane in enumerate(planes) if plane["kind"] == "MASK"]
         images = [i for i in range(len(planes)) if i not in masks] if masks else range(len(planes))
@@ -199,14 +214,9 @@ class Cutout(Record):
             stack, failures = decode_planes([planes[i] for i in index] if masks else planes, self.geometry)
             stack.flags.writeable = False
             for j, i in enumerate(index):
-                key = (planes[i]["kind"], planes[i]["of"])
+                key = (self.planes[i].kind, self.planes[i].of)
                 decoded[key] = failures[j].within(f"planes[{i}]") if j in failures else stack[j]
         return decoded
-
-    @cached_property
-    def _record(self) -> Mapping[str, Any]:
-        """The record that this was made from, or its own."""
-        return self.to_record()
 
     def __eq__(self, other: object) -> bool:
         """True for cutouts of equal fields, whether or not they were decoded."""
@@ -218,7 +228,6 @@ class Cutout(Record):
         """Return a copy, with the fields of ``update`` in place of its own; it decodes its own planes."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("_decoded", None)
-        copied.__dict__.pop("_record", None)
         return copied
 
     @classmethod
@@ -246,8 +255,7 @@ class Cutout(Record):
         else:
             position = None if x is None or y is None else (x, y)
             placement = Placement.around(center, position)
-        stacks = {key: np.asarray(image)[None] for key, image in planes.items()}
-        return encode_cutouts(stacks, geometry, [placement], **options)[0]
+        return encode_cutouts(planes, geometry, [placement], **options)[0]
 
     @classmethod
     def from_levels(
@@ -307,11 +315,17 @@ def _checked(cutout: Cutout) -> Cutout:
     return cutout
 
 
+_geometry = lru_cache(maxsize=64)(Geometry)  # frozen, so that cutouts may share one
+
+
 @lru_cache(maxsize=256)
 def wire_key(key: PlaneKey) -> WireKey:
     """Return (kind, of) as they travel: "science" -> ("SCIENCE", "NONE"). Raises RecordError."""
-    kind, of = (key, "none") if isinstance(key, str) else key
-    wire = (kind.upper(), of.upper())
+    try:
+        kind, of = (key, "none") if isinstance(key, str) else key
+        wire = (kind.upper(), of.upper())
+    except (TypeError, ValueError, AttributeError):
+        raise RecordError("unknown-symbol", f"plane {key!r}", "a kind, or (kind, of)") from None
     if wire[0] not in get_args(Kind) or wire[1] not in get_args(Of) or "UNKNOWN" in wire:
         raise RecordError("unknown-symbol", f"plane {key!r}", "a known kind, or (kind, of)")
     return wire
@@ -376,12 +390,13 @@ def encode_cutouts(
         name = plane_key(*key)
         if key[0] == "MASK":
             _check_mask(stack, names.setdefault(key, _mask_names(())))
+        fwhm = psf_fwhm.get(name) if isinstance(psf_fwhm, Mapping) else psf_fwhm
         fields = {
             "kind": key[0],
             "of": key[1],
             "unit": _unit_of(units, name, key),
             "psf": _psf_bytes((psf or {}).get(name)),
-            "psfFwhm": psf_fwhm.get(name) if isinstance(psf_fwhm, Mapping) else psf_fwhm,
+            "psfFwhm": None if fwhm is None else _binary32(fwhm),
             "maskBits": names.get(key, ()),
         }
         given = sigma.get(name) if isinstance(sigma, Mapping) else sigma
@@ -540,10 +555,11 @@ def _cut_mask(
     """Fill ``out`` (N, span, span) with P_0 of a mask, its reserved bits set as clause 3.4 says."""
     names = plan.fields["maskBits"]
     off, no_data = 1 << names.index(OFF_IMAGE), 1 << names.index(NO_DATA)
+    ours = off if images is None else off | no_data  # without its image what has no data is the caller's to say
     out.fill(off)
     for j, i in enumerate(numbers):
         window = windows[i]
-        given = plan.image(i)[window.image].astype(np.uint16) & np.uint16(~(off | no_data) & 0xFFFF)
+        given = plan.image(i)[window.image].astype(np.uint16) & np.uint16(~ours & 0xFFFF)
         if images is not None:
             with np.errstate(invalid="ignore"):
                 given[~(np.abs(images[j][window.footprint]) < INVALID_LIMIT)] |= np.uint16(no_data)
@@ -611,8 +627,8 @@ def _valid(footprint: np.ndarray) -> np.ndarray:
 def _statistics(plan: _Plan, center: float, sigma: float) -> dict[str, float | None]:
     is_sent = plan.statistics and plan.key[0] in FLUX_KINDS and math.isfinite(center)
     return {
-        "background": center if is_sent else None,
-        "noise": sigma if is_sent and math.isfinite(sigma) else None,
+        "background": _binary32(center) if is_sent else None,
+        "noise": _binary32(sigma) if is_sent and math.isfinite(sigma) else None,
     }
 
 
@@ -623,7 +639,10 @@ def step_exponent(kind: str, median: float, sigma: float, step_sigma: float) -> 
     if kind == "SCORE":
         return SCORE_EXPONENT
     step = median / VARIANCE_STEPS if kind == "VARIANCE" else sigma * step_sigma
-    return round(math.log2(step)) if math.isfinite(step) and step > 0 else None
+    if not 0 < step < math.inf:
+        return None
+    e = round(math.log2(step))
+    return e if MIN_EXPONENT <= e <= MAX_EXPONENT else None
 
 
 def _offset_steps(kind: str, median: float, e: int | None) -> int:
@@ -658,8 +677,13 @@ def _offset(value: float | None) -> float | None:
     """Return dx or dy as the binary32 that travels, still below 1."""
     if value is None:
         return None
-    rounded = np.float32(value)
-    return float(rounded if rounded < 1 else np.nextafter(np.float32(1), np.float32(0)))
+    return min(_binary32(value), 1 - 2.0**-24)
+
+
+def _binary32(value: float) -> float:
+    """Return ``value`` as it travels in a field of type float."""
+    with np.errstate(over="ignore"):  # the rules refuse the infinity
+        return float(np.float32(value))
 
 
 def _psf_bytes(psf: np.ndarray | None) -> bytes | None:
@@ -669,4 +693,5 @@ def _psf_bytes(psf: np.ndarray | None) -> bytes | None:
     array = np.asarray(psf)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] % 2 == 0:
         raise RecordError("psf", f"shape {array.shape}", "an odd square", "psf")
-    return array.astype("<f4").tobytes()
+    with np.errstate(over="ignore", invalid="ignore"):  # the rules refuse what is not finite
+        return array.astype("<f4").tobytes()

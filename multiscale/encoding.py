@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import INVALID_LIMIT, all_canonical, all_canonical_finite
+from .arrays import ABS_BITS, INVALID_LIMIT, LIMIT_BITS, NAN_BITS, all_canonical, all_canonical_finite
 from .errors import PayloadError
 from .geometry import Geometry
 from .packing import centers_nest, n_reaching, sent_index, sent_level, unpack_into
@@ -142,9 +142,12 @@ def _decode_raw(
     values = np.frombuffer(b"".join(payloads), dtype).reshape(len(planes), n)
     if dtype == MASK:
         return values, False
-    has_invalid = not all_canonical_finite(values[:, :first])
-    rest = values if has_invalid else values[:, first:]
-    if all_canonical_finite(rest) or all_canonical(rest):
+    bits = values.view(np.uint32)
+    magnitude = bits & ABS_BITS
+    if magnitude.max(initial=0) < LIMIT_BITS:  # nearly always
+        return values, False
+    has_invalid = bool(magnitude[:, :first].max(initial=0) >= LIMIT_BITS)
+    if ((magnitude < LIMIT_BITS) | (bits == NAN_BITS)).all():
         return values, has_invalid
     for i, row in enumerate(values):
         if not all_canonical(row):
