@@ -163,7 +163,11 @@ class Cutout(Record):
         cutout = super().from_record(record)
         try:
             check_cutout(record, later_symbols=True)
-        except (KeyError, TypeError, ArithmeticError):  # no reader's record: a default left out, a type converted
+        except (
+            KeyError,
+            TypeError,
+            ArithmeticError,
+        ):  # no reader's record: a default left out, a type converted
             check_cutout(cutout.to_record(), later_symbols=True)
         return cutout
 
@@ -274,10 +278,15 @@ class Cutout(Record):
 
         Levels that are not the reduction of finer ones are sent whole (4.3). RICE needs ``steps``: e and
         offset of each plane (5.2). ``like`` gives every other field (and the steps of its own RICE planes),
-        so that a decoded cutout encodes to the same bytes. ``fields``: dx, dy, sky, clipped, ...
+        so that a decoded cutout encodes to the same bytes. ``fields``: dx, dy, sky, clipped, ... Raises
+        StampError.
         """
+        if unknown := sorted(fields.keys() - cls.model_fields.keys()):
+            raise TypeError(f"found {', '.join(unknown)}, expected fields of a cutout")
+        if like is not None and like.geometry != geometry:
+            raise GeometryError("geometry", like.geometry, geometry, "like")
         planes = []
-        known = {} if like is None else {(p.kind, p.of): p for p in like.planes}
+        known: dict[WireKey, Plane] = {} if like is None else {(p.kind, p.of): p for p in like.planes}
         for key, array in levels.items():
             wire = wire_key(key)
             old = known.get(wire)
@@ -285,7 +294,13 @@ class Cutout(Record):
             e, offset = (old.step_exponent, old.offset) if old else (steps or {}).get(key, (None, 0))
             stack = canonical_stack(np.asarray(array)[None], wire[0], geometry)
             [packed] = encode_planes(
-                stack, geometry, kind=wire[0], encoding=wanted, step_exponents=[e], offsets=[offset]
+                stack,
+                geometry,
+                kind=wire[0],
+                encoding=wanted,
+                step_exponents=[e],
+                offsets=[offset],
+                shared_center=old is None or old.shared_center,
             )
             rest = (
                 old.model_dump(include=_UNPACKED_FIELDS)
@@ -293,26 +308,18 @@ class Cutout(Record):
                 else {"unit": _unit_of(units, key, wire), "mask_bits": tuple((mask_bits or {}).get(key, ()))}
             )
             planes.append(Plane.model_validate({"kind": wire[0], "of": wire[1], **rest, **packed}))
+        own: dict[str, Any] = {
+            "size": geometry.size,
+            "n_levels": geometry.n_levels,
+            "pixel_scale": geometry.pixel_scale,
+            "clipped": Clipped(x_low=0, x_high=0, y_low=0, y_high=0),
+        }
         if like is not None:
-            return _checked(like.model_copy(update={"planes": tuple(planes), **fields}))
-        fields = {"clipped": Clipped(x_low=0, x_high=0, y_low=0, y_high=0), **fields}
-        return _checked(
-            cls(
-                size=geometry.size,
-                n_levels=geometry.n_levels,
-                pixel_scale=geometry.pixel_scale,
-                planes=tuple(planes),
-                **fields,
-            )
-        )
+            own = {name: getattr(like, name) for name in cls.model_fields}
+        return cls.from_record({**own, "planes": tuple(planes), **fields})
 
 
 _UNPACKED_FIELDS = {"unit", "background", "noise", "psf", "psf_fwhm", "mask_bits"}
-
-
-def _checked(cutout: Cutout) -> Cutout:
-    check_cutout(cutout.to_record())
-    return cutout
 
 
 _geometry = lru_cache(maxsize=64)(Geometry)  # frozen, so that cutouts may share one
@@ -555,7 +562,9 @@ def _cut_mask(
     """Fill ``out`` (N, span, span) with P_0 of a mask, its reserved bits set as clause 3.4 says."""
     names = plan.fields["maskBits"]
     off, no_data = 1 << names.index(OFF_IMAGE), 1 << names.index(NO_DATA)
-    ours = off if images is None else off | no_data  # without its image what has no data is the caller's to say
+    ours = (
+        off if images is None else off | no_data
+    )  # without its image what has no data is the caller's to say
     out.fill(off)
     for j, i in enumerate(numbers):
         window = windows[i]

@@ -89,8 +89,8 @@ def _decode_group(
     """Fill ``out`` with the levels of planes that differ in their values alone; refused ones are empty."""
     failures: Failures = {}
     if reduction == "" or encoding not in ("RAW", "RICE"):
-        name = encoding if reduction else "of a kind that this reader does not know"
-        error = PayloadError("unknown-symbol", f"a plane {name}", "a known kind, RAW or RICE")
+        name, expected = ("encoding", "RAW or RICE") if reduction else ("kind", "a kind of this version")
+        error = PayloadError("unknown-symbol", planes[0][name], expected, name)
         out[...] = 0
         return dict.fromkeys(range(len(planes)), error)
     if not shared and geometry.n_levels == 1:
@@ -131,7 +131,7 @@ def _decode_raw(
     n, first = geometry.n_sent(shared), n_reaching(geometry, shared)
     expected = n * dtype.itemsize
     payloads = [plane["payload"] for plane in planes]
-    if any(len(payload) != expected for payload in payloads) or not all(map(_is_raw, planes)):
+    if set(map(len, payloads)) != {expected} or not all(map(_is_raw, planes)):
         for i, plane in enumerate(planes):
             if len(payloads[i]) != expected:
                 found = f"{len(payloads[i])} bytes"
@@ -188,14 +188,16 @@ def _decode_rice(
             good.append(i)
         else:
             failures.setdefault(i, error)
-    try:
-        values[good] = _rice_values([planes[i] for i in good], geometry, shared, dtype)
-    except PayloadError:  # one of them is wrong: decode each alone to learn which
-        for i in good:
-            try:
-                values[i] = _rice_values([planes[i]], geometry, shared, dtype)[0]
-            except PayloadError as error:
-                failures.setdefault(i, error.within("payload"))
+    parts = [good]
+    while parts:
+        part = parts.pop()
+        try:
+            values[part] = _rice_values([planes[i] for i in part], geometry, shared, dtype)
+        except PayloadError as error:
+            if len(part) == 1:
+                failures.setdefault(part[0], error.within("payload"))
+            else:  # which of them? halves, so that a wrong plane costs the others little
+                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
     return values
 
 
@@ -257,6 +259,8 @@ def _rice_values(planes: Sequence[Plane], geometry: Geometry, shared: bool, dtyp
             raise PayloadError("rice-range", f"mask values from {q.min()} to {q.max()}", "0 to 65535")
         return q.astype(MASK)
     q = _with_offset(r, offset, geometry, shared)
+    if valid is not None:
+        q[~valid] = 0  # an invalid value has none that could be out of range
     if q.size and not (q.min() >= -MAX_QUANTUM and q.max() <= MAX_QUANTUM):
         raise PayloadError("rice-range", f"q from {q.min()} to {q.max()}", "a magnitude of at most 2^24")
     e = np.array([plane["stepExponent"] for plane in planes], np.int64)
@@ -309,16 +313,21 @@ def encode_planes(
     encoding: str = "RAW",
     step_exponents: Sequence[int | None] | None = None,
     offsets: Sequence[int] | None = None,
+    shared_center: bool = True,
 ) -> list[dict[str, Any]]:
     """Return the fields encoding … crc32 of one ``multiscale.Plane`` for each stamp of a stack.
 
     ``levels`` is (N, L, S, S), canonical float32, or uint16 for kind "MASK" (wire spelling). For RICE
     ``step_exponents`` and ``offsets`` hold e and offset of each stamp; None, or what does not fit
-    (clause 5.5), makes that plane RAW. Centres are shared where the levels nest bit for bit (4.3).
+    (clause 5.5), makes that plane RAW. Centres are shared where the levels nest bit for bit (4.3), and
+    nowhere with ``shared_center=False``: a decoded plane of whole levels has the same bytes again.
     """
     dtype = MASK if kind == "MASK" else FLOAT
     levels = np.ascontiguousarray(levels, dtype)
-    nests = centers_nest(levels, geometry, REDUCTION[kind])
+    if shared_center or geometry.n_levels == 1:
+        nests = centers_nest(levels, geometry, REDUCTION[kind])
+    else:
+        nests = np.zeros(len(levels), bool)
     flat = levels.reshape(len(levels), geometry.n_pixels)
     out: list[dict[str, Any] | None] = [None] * len(levels)
     for shared in (True, False):

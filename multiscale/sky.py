@@ -33,7 +33,13 @@ def deproject(xi: Any, eta: Any, ra0: float, dec0: float) -> tuple[np.ndarray, n
     s0, c0 = np.sin(np.radians(dec0)), np.cos(np.radians(dec0))
     a = np.arctan2(x, c0 - y * s0)
     dec = np.arctan2((s0 + y * c0) * np.cos(a), c0 - y * s0)
-    return np.mod(ra0 + np.degrees(a), 360.0), np.degrees(dec)
+    return _in_circle(ra0 + np.degrees(a)), np.degrees(dec)
+
+
+def _in_circle(ra: Any) -> np.ndarray:
+    """Return degrees in [0, 360): the remainder of the smallest negative numbers rounds to 360."""
+    ra = np.mod(ra, 360.0)
+    return np.where(ra < 360.0, ra, 0.0 * ra)
 
 
 def as_pixel_to_world(wcs: Any) -> PixelToWorld:
@@ -50,6 +56,7 @@ def as_pixel_to_world(wcs: Any) -> PixelToWorld:
     raise TypeError(f"found {type(wcs).__name__}, expected an astropy WCS or a function (x, y) -> (ra, dec)")
 
 
+@np.errstate(invalid="ignore", over="ignore")  # the rules refuse what is not finite
 def fit_sky(wcs: Any, corner_x: float, corner_y: float, span_px: int) -> dict[str, float | None]:
     """Return the fields of ``multiscale.Sky`` for a cutout whose shared corner is at the given pixel.
 
@@ -58,7 +65,7 @@ def fit_sky(wcs: Any, corner_x: float, corner_y: float, span_px: int) -> dict[st
     """
     pixel_to_world = as_pixel_to_world(wcs)
     ra0, dec0 = (float(v[0]) for v in pixel_to_world(np.array([corner_x]), np.array([corner_y])))
-    ra0 %= 360.0
+    ra0 = float(_in_circle(ra0))
     steps = _STEP_PX * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
     xi, eta = project(*pixel_to_world(corner_x + steps[:, 0], corner_y + steps[:, 1]), ra0, dec0)
     cd = np.array([[xi[0] - xi[1], xi[2] - xi[3]], [eta[0] - eta[1], eta[2] - eta[3]]]) / (2 * _STEP_PX)
@@ -74,5 +81,5 @@ def fit_sky(wcs: Any, corner_x: float, corner_y: float, span_px: int) -> dict[st
         "cd12": cd[0, 1],
         "cd21": cd[1, 0],
         "cd22": cd[1, 1],
-        "maxError": float(error.max()),
+        "maxError": float(np.float32(error.max())),
     }
