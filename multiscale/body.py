@@ -30,6 +30,7 @@ from .schema import (
     Node,
     fingerprint,
     full_name,
+    kind_of,
     named_types,
     parse,
     parts,
@@ -113,7 +114,7 @@ _ready: dict[int, Schema] = {}
 
 def make_ready(schema: Any) -> Schema:
     """Return what ``Schema.of`` would, without keeping it. Raises SchemaError."""
-    if not isinstance(schema, Mapping) or schema.get("type") not in RECORDS:
+    if kind_of(schema) not in RECORDS:
         raise SchemaError("schema", f"{schema!r:.60}", "a record")
     named_types(schema)  # bounds the depth
     plan, cost = _Planner().plan(schema, "", 0)
@@ -145,7 +146,7 @@ class _Planner:
             return self.known(full_name(node, namespace))
         inner = []
         for place, part, there in parts(node, namespace):
-            if isinstance(node, Mapping) and node["type"] in RECORDS:
+            if kind_of(node) in RECORDS:
                 self.done.setdefault(full_name(node, namespace), None)
             try:
                 inner.append(self.plan(part, there, depth + 1))

@@ -108,7 +108,7 @@ def load_schema_file(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     schema = _load_json(path)
-    if not isinstance(schema, dict) or schema.get("type") not in NAMED:
+    if kind_of(schema) not in NAMED:
         raise SchemaError("schema", f"{path.name} holds no named type", "a record", str(path))
 
     def find(name: str) -> Node | None:
@@ -145,6 +145,12 @@ def full_name(schema: Node, namespace: str = "") -> str:
     return name if "." in name or not namespace else f"{namespace}.{name}"
 
 
+def kind_of(node: Node) -> str:
+    """Return the ``type`` of a schema that is a dict; an empty string for anything else."""
+    kind = node.get("type") if isinstance(node, Mapping) else None
+    return kind if isinstance(kind, str) else ""
+
+
 def parts(node: Node, namespace: str) -> Iterator[tuple[str, Node, str]]:
     """Yield (place, schema, namespace there) for each schema directly inside ``node``.
 
@@ -156,7 +162,7 @@ def parts(node: Node, namespace: str) -> Iterator[tuple[str, Node, str]]:
         return
     if isinstance(node, str):
         return
-    kind = node.get("type") if isinstance(node, Mapping) else None
+    kind = kind_of(node)
     if kind in RECORDS:
         inner = full_name(node, namespace).rpartition(".")[0]
         fields = node.get("fields")
@@ -175,10 +181,9 @@ def parts(node: Node, namespace: str) -> Iterator[tuple[str, Node, str]]:
         if part not in node:
             raise SchemaError("schema", f"{kind} without {part}", part)
         yield "[]", node[part], namespace
-    elif kind not in NAMED and (not isinstance(kind, str) or kind not in PRIMITIVES):
-        raise SchemaError(
-            "schema", f"type {kind if isinstance(node, Mapping) else node!r:.60}", "an Avro type"
-        )
+    elif kind not in NAMED and kind not in PRIMITIVES:
+        found = node.get("type") if isinstance(node, Mapping) else node
+        raise SchemaError("schema", f"type {found!r:.60}", "an Avro type")
 
 
 def named_types(schema: Node) -> dict[str, Node]:
@@ -192,7 +197,7 @@ def named_types(schema: Node) -> dict[str, Node]:
     def walk(node: Node, namespace: str, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise SchemaError("schema", f"types nested deeper than {MAX_DEPTH}", "fewer")
-        if isinstance(node, Mapping) and node.get("type") in NAMED:
+        if kind_of(node) in NAMED:
             name = full_name(node, namespace)
             if name in found:
                 raise SchemaError("schema", f"{name} defined twice", "one definition")
@@ -253,7 +258,7 @@ def embed_cutout(schema: Node) -> dict[str, Any]:
     referred to. Raises SchemaError for what is not a record, has the field already, or defines a
     ``multiscale`` type that is not ours.
     """
-    if not isinstance(schema, Mapping) or schema.get("type") not in RECORDS:
+    if kind_of(schema) not in RECORDS:
         raise SchemaError("schema", f"{schema!r:.60}", "a record: the alert's own schema")
     theirs = named_types(schema)
     if any(field["name"] == EMBEDDED_FIELD for field in schema["fields"]):
@@ -300,7 +305,7 @@ def _shape(node: Node, name: str) -> Node:
 
 def parse(schema: Node) -> dict[str, Any]:
     """Return a record schema as fastavro takes it. Raises SchemaError for what it does not take."""
-    if not isinstance(schema, Mapping) or schema.get("type") not in NAMED:
+    if kind_of(schema) not in NAMED:
         raise SchemaError("schema", f"{schema!r:.60}", "a record")
     named_types(schema)  # bounds the depth before compiled code recurses
     try:
