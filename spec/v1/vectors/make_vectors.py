@@ -7,15 +7,17 @@ Needs Python's standard library alone. reference.py is the codec that every vect
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.dont_write_bytecode = True
 
 import decoding
+import encoding
 import refusals
 
 FOLDER = Path(__file__).resolve().parent
-TOPICS = (decoding, refusals)
+TOPICS = (decoding, encoding, refusals)
 
 
 def text_of(vectors):
@@ -26,8 +28,8 @@ def text_of(vectors):
 def make():
     """Return the text of each file by its path in this folder."""
     files = {path: vectors for topic in TOPICS for path, vectors in topic.files().items()}
-    ids = [f"{path.split('/')[0]} {vector['id']}" for path, vectors in files.items() for vector in vectors]
-    twice = {name for name in ids if ids.count(name) > 1}
+    ids = Counter(vector["id"] for vectors in files.values() for vector in vectors)
+    twice = [name for name, count in ids.items() if count > 1]
     if twice:
         raise AssertionError(f"identifiers that are not unique: {twice}")
     return {path: text_of(vectors) for path, vectors in files.items()}

@@ -76,7 +76,13 @@ def valid_plane(name, clause, comment, plane):
 
 def refused_plane(name, clause, comment, reason, plane):
     """Return a vector of a plane that is refused, after seeing that the reference refuses it too."""
-    head = {"id": name, "clause": clause, "comment": comment, "level": "payload", "operation": "decode"}
+    head = {
+        "id": f"refuse-{name}",
+        "clause": clause,
+        "comment": comment,
+        "level": "payload",
+        "operation": "decode",
+    }
     try:
         decode(plane)
     except RefusedError as error:
