@@ -14,10 +14,11 @@ sys.dont_write_bytecode = True
 
 import decoding
 import encoding
+import packets
 import refusals
 
 FOLDER = Path(__file__).resolve().parent
-TOPICS = (decoding, encoding, refusals)
+TOPICS = (decoding, encoding, refusals, packets)
 
 
 def text_of(vectors):
