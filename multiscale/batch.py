@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .encoding import decode_planes
 from .errors import RecordError, StampError
 from .geometry import Geometry
 from .packet import cutout_record
-from .rules import check_cutout
+from .rules import check_cutout, later_symbol
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Batch:
     groups: tuple[Group, ...]
     refused: dict[int, StampError]  # index of the record -> why it is in no group
     empty: tuple[int, ...]  # indices of records whose cutout is null
+    later: dict[int, tuple[StampError, ...]]  # index of the record -> its planes of a later version (6.3)
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self.groups)
@@ -52,19 +53,26 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
     ``records`` are Avro records as a reader gives them: ``multiscale.Alert``, alerts with an embedded
     cutout, or bare ``multiscale.Cutout``. Every field, payload and CRC is checked as
     ``Cutout.from_record`` and ``Cutout.levels`` do. With ``strict`` the first bad packet raises its
-    StampError with the index; otherwise it is in ``refused`` and the others are decoded.
+    StampError with the index; otherwise it is in ``refused`` and the others are decoded. Planes of a kind or
+    encoding that only a later version knows are left out, and named in ``later``.
     """
     refused: dict[int, StampError] = {}
     empty: list[int] = []
-    members: dict[tuple[Any, ...], list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
+    later: dict[int, tuple[StampError, ...]] = {}
+    members: dict[tuple[Any, ...], list[_Member]] = defaultdict(list)
     for index, record in enumerate(records):
         try:
             cutout = cutout_record(record)
             if cutout is None:
                 empty.append(index)
                 continue
-            check_cutout(cutout)
             planes = cutout["planes"]
+            if check_cutout(cutout, later_symbols=True):
+                faults = [later_symbol(plane) for plane in planes]
+                later[index] = tuple(
+                    fault.within(f"planes[{j}]") for j, fault in enumerate(faults) if fault is not None
+                )
+                planes = [plane for plane, fault in zip(planes, faults, strict=True) if fault is None]
             key = (
                 cutout["size"],
                 cutout["nLevels"],
@@ -76,47 +84,59 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
         except (KeyError, TypeError, AttributeError) as error:  # not what an Avro reader gives
             refused[index] = RecordError("record", f"{type(error).__name__} {error}", "a complete record")
         else:
-            members[key].append((index, cutout))
+            members[key].append(_Member(index, cutout, planes))
     groups = [_decode_group(key, group, refused) for key, group in members.items()]
     if strict and refused:
         first = min(refused)
         raise refused[first].within(f"records[{first}]")
-    return Batch(tuple(group for group in groups if len(group.indices)), refused, tuple(empty))
+    groups = [group for group in groups if len(group.indices)]
+    return Batch(tuple(groups), refused, tuple(empty), {i: faults for i, faults in later.items() if faults})
 
 
-def _decode_group(
-    key: tuple[Any, ...], members: list[tuple[int, Mapping[str, Any]]], refused: dict[int, StampError]
-) -> Group:
+class _Member(NamedTuple):
+    """A packet of a group."""
+
+    number: int  # among the records given
+    cutout: Mapping[str, Any]
+    planes: Sequence[Mapping[str, Any]]  # of the cutout, those of a later version left out
+
+    def place(self, j: int) -> str:
+        """Return where ``planes[j]`` is in the cutout."""
+        i = next(i for i, plane in enumerate(self.cutout["planes"]) if plane is self.planes[j])
+        return f"planes[{i}]"
+
+
+def _decode_group(key: tuple[Any, ...], members: list[_Member], refused: dict[int, StampError]) -> Group:
     """Decode packets that agree in geometry and planes; those refused are left out."""
     size, n_levels, pixel_scale, *kinds = key
     geometry = Geometry(size, n_levels, pixel_scale)
     n = len(members)
-    cutouts = [cutout for _, cutout in members]
     keys = [plane_key(*kind) for kind in kinds]
     levels: dict[PlaneKey, np.ndarray] = {}
     bad: dict[int, StampError] = {}
     for is_mask in (False, True):
         columns = [j for j, (kind, _) in enumerate(kinds) if (kind == "MASK") == is_mask]
         # column after column, so that each plane's stack is contiguous
-        planes = [cutout["planes"][j] for j in columns for cutout in cutouts]
+        planes = [member.planes[j] for j in columns for member in members]
         stack, failures = decode_planes(planes, geometry)
         for row, error in failures.items():
-            bad.setdefault(row % n, error.within(f"planes[{columns[row // n]}]"))
+            bad.setdefault(row % n, error.within(members[row % n].place(columns[row // n])))
         for position, j in enumerate(columns):
             levels[keys[j]] = stack[position * n : (position + 1) * n]
-    good = range(n) if not bad else [i for i in range(n) if i not in bad]
-    refused.update({members[i][0]: error for i, error in bad.items()})
+    refused.update({members[i].number: error for i, error in bad.items()})
     if bad:
+        good = [i for i in range(n) if i not in bad]
         levels = {name: array[good] for name, array in levels.items()}
-        cutouts = [cutouts[i] for i in good]
-    by_plane = list(zip(*[cutout["planes"] for cutout in cutouts], strict=True)) or [()] * len(keys)
+        members = [members[i] for i in good]
+    cutouts = [member.cutout for member in members]
+    by_plane = list(zip(*[member.planes for member in members], strict=True)) or [()] * len(keys)
 
     def column(name: str, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         return np.array([row[name] for row in rows], np.float32)  # None becomes NaN
 
     return Group(
         geometry=geometry,
-        indices=np.array([members[i][0] for i in good], np.int64),
+        indices=np.array([member.number for member in members], np.int64),
         levels={name: levels[name] for name in keys},
         dx=column("dx", cutouts),
         dy=column("dy", cutouts),

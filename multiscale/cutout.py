@@ -7,10 +7,13 @@ operation (``encode_cutouts``); ``Cutout.from_images`` is a stack of one.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
+from operator import getitem
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
 import numpy as np
@@ -52,11 +55,37 @@ class Record(BaseModel):
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """Return the model of an Avro record. Raises RecordError naming the field that is wrong."""
+        """Return the model of an Avro record. Raises RecordError naming the field that is wrong.
+
+        A symbol of a later version becomes UNKNOWN, as with a reader that resolves with our schema (6.3).
+        """
         try:
             return cls.model_validate(record)
         except ValidationError as error:
+            first = error
+        try:
+            return cls.model_validate(_without_later_symbols(record, first))
+        except ValidationError as error:
             raise as_record_error(error) from None
+
+
+def _without_later_symbols(record: Any, error: ValidationError) -> Any:
+    """Return a copy of ``record`` with UNKNOWN wherever ``error`` says that a symbol is not known."""
+    copied = _copied(record)
+    for fault in error.errors(include_url=False):
+        if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+            *parents, last = fault["loc"]
+            with suppress(LookupError, TypeError):  # a place by our own names, not the wire's
+                if "'UNKNOWN'" in fault["ctx"]["expected"]:
+                    reduce(getitem, parents, copied)[last] = "UNKNOWN"
+    return copied
+
+
+def _copied(tree: Any) -> Any:
+    """Return a copy of the dictionaries and lists of ``tree``, with the same leaves."""
+    if isinstance(tree, Mapping):
+        return {name: _copied(branch) for name, branch in tree.items()}
+    return [_copied(branch) for branch in tree] if isinstance(tree, list | tuple) else tree
 
 
 def as_record_error(error: ValidationError) -> RecordError:
@@ -65,7 +94,7 @@ def as_record_error(error: ValidationError) -> RecordError:
     where = ""
     for part in first["loc"]:
         where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
-    found = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
+    found = "nothing" if first["type"] == "missing" else reprlib.repr(first["input"])
     return RecordError("record", found, first["msg"], where)
 
 
@@ -316,7 +345,12 @@ class Cutout(Record):
         }
         if like is not None:
             own = {name: getattr(like, name) for name in cls.model_fields}
-        return cls.from_record({**own, "planes": tuple(planes), **fields})
+        try:
+            cutout = cls.model_validate({**own, "planes": tuple(planes), **fields})
+        except ValidationError as error:
+            raise as_record_error(error) from None
+        check_cutout(cutout.to_record())
+        return cutout
 
 
 _UNPACKED_FIELDS = {"unit", "background", "noise", "psf", "psf_fwhm", "mask_bits"}
@@ -389,6 +423,10 @@ def encode_cutouts(
     footprint. ``statistics=False`` leaves ``background`` and ``noise`` out.
     Raises GeometryError and RecordError.
     """
+    if clipped_by not in get_args(ClippedBy):
+        raise RecordError(
+            "clipped", repr(clipped_by), f"one of {', '.join(get_args(ClippedBy))}", "clippedBy"
+        )
     stacks = {wire_key(key): np.asarray(image) for key, image in planes.items()}
     height, width = _common_shape(stacks, len(placements))
     names = {wire_key(k): _mask_names(v) for k, v in (mask_bits or {}).items()}
