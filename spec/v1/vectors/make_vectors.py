@@ -16,9 +16,10 @@ import decoding
 import encoding
 import packets
 import refusals
+import wire
 
 FOLDER = Path(__file__).resolve().parent
-TOPICS = (decoding, encoding, refusals, packets)
+TOPICS = (decoding, encoding, refusals, packets, wire)
 
 
 def text_of(vectors):

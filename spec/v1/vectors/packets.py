@@ -156,7 +156,7 @@ def valid_packets():
         ("psf-31", "6.2", "31 x 31", one(psf=struct.pack("<961f", *(i / 961 for i in range(961))))),
         ("mask-bits", "3.4", "16 names",
          cutout_of([plane_of(small("MASK"), "SCIENCE", unit="", maskBits=bits16)])),
-        ("detail", "7.1", "1024 characters", cutout_of([], missing=[{**missing, "detail": "x" * 1024}])),
+        ("detail", "7.1", "1024 characters", {**one(), "missing": [{**missing, "detail": "x" * 1024}]}),
         ("missing-32", "7.1", "32 entries", {**one(), "missing": [missing] * 32}),
         ("size-64", "2.1", "S = 64", cutout_of([plane_of(rice("SCIENCE", 64, 1, [1, 2]))], 64)),
         ("levels-8", "2.1", "L = 8", cutout_of([plane_of(small(n_levels=8))], 4, 8)),
