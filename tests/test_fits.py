@@ -367,7 +367,6 @@ def pixels(array):
         (put(0, "MSNLEV", 5), "4 of 5 levels of science, expected every level"),
         (put(0, "MSNLEV", 3), r"\[4\]: fits: found MSLEVEL = 3, expected levels 0 to 2"),
         (put(0, "MSDX", 5.0), "dx: position: found 5.0"),
-        (put(0, "MSCLBY", "ME"), "clippedBy: record: found 'ME'"),
         (put(0, "MSCLXL", 60), "found 60 and 28"),
         (put_in_plane("MSKIND", "PICTURE"), "plane .*picture"),
         (put_in_plane("MSOF", "SCIENCE"), "plane-of: found SCIENCE"),
@@ -383,6 +382,10 @@ def pixels(array):
 def test_a_file_that_is_no_such_view_is_refused_saying_what_and_where(cutout, tmp_path, change, message):
     with pytest.raises(ms.StampError, match=message):
         read_fits(changed(cutout, tmp_path, change))
+
+
+def test_a_symbol_of_a_later_version_is_read_as_unknown(cutout, tmp_path):
+    assert read_fits(changed(cutout, tmp_path, put(0, "MSCLBY", "SATELLITE"))).clipped_by == "UNKNOWN"
 
 
 def test_a_mosaic_and_a_text_are_no_levels(cutout, tmp_path):
