@@ -15,10 +15,10 @@ import numpy as np
 from .arrays import all_canonical_finite, array_namespace, block_length, cast, device_of, index_for, same_bits
 from .errors import GeometryError, PayloadError
 from .geometry import Geometry
-from .pyramid import check_kind, mean_of_four, reduce_2x2, reduce_into
+from .pyramid import check_kind, mean_of_four, mean_of_valid, reduce_2x2, reduce_into
 
 _SMALL = 1 << 13  # pixels
-_BLOCK_BYTES = 1 << 18  # of output: its float64 copies stay in a core's cache
+_BLOCK_BYTES = 1 << 19  # of output: its float64 copies stay in a core's cache
 
 
 @lru_cache(maxsize=256)
@@ -159,8 +159,8 @@ def unpack_into(
         return
     if has_invalid is None:
         has_invalid = kind != "mask" and not all_canonical_finite(values[:, : n_reaching(geometry)])
-    if xp is np and len(values) * geometry.n_pixels <= _SMALL and not (has_invalid or kind == "mask"):
-        _unpack_small(out, values, geometry, kind)
+    if xp is np and len(values) * geometry.n_pixels <= _SMALL and kind != "mask":
+        _unpack_small(out, values, geometry, kind, has_invalid)
         return
     source = index_for(values, _source_index(size, n_levels))
     if xp is np:
@@ -172,15 +172,19 @@ def unpack_into(
         reduce_into(out[:, level, center, center], out[:, level - 1, :, :], kind, has_invalid=has_invalid)
 
 
-def _unpack_small(out: np.ndarray, values: np.ndarray, geometry: Geometry, kind: str) -> None:
-    """As :func:`unpack_into`, without invalid values: half the time where calls cost more than pixels."""
+def _unpack_small(
+    out: np.ndarray, values: np.ndarray, geometry: Geometry, kind: str, has_invalid: bool
+) -> None:
+    """As :func:`unpack_into`: half the time where calls cost more than pixels."""
     sources, places = _gathering(geometry.size, geometry.n_levels, len(values))
     row = np.empty(values.size + sum(four[0].size for four in sources), values.dtype)
     row[: values.size] = values.ravel()
     end = values.size
     for four in sources:
-        first, second, third, fourth = row.take(four, mode="clip").astype(np.float64)
-        mean = mean_of_four(first, second, third, fourth, kind)
+        pixels = list(row.take(four, mode="clip").astype(np.float64))
+        mean = mean_of_four(pixels, kind)
+        if has_invalid and (some := np.flatnonzero(mean != mean)).size:
+            mean[some] = mean_of_valid([part[some] for part in pixels], kind)
         begin, end = end, end + mean.size
         row[begin:end] = mean  # rounds
     row.take(places, mode="clip", out=out)

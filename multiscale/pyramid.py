@@ -8,6 +8,7 @@ every language gets the same bits.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,82 +36,77 @@ def reduce_2x2(image: Any, kind: str = "science", *, has_invalid: bool = True) -
     ``image`` is canonical float32 (invalid pixels NaN), or uint16 when ``kind`` is "mask". Clauses 3.2
     (mean), 3.3 (variance) and 3.4 (mask). ``has_invalid=False`` says that no pixel is NaN.
     """
-    if kind == "mask" or not has_invalid:
-        return _reduce(image, None, kind)[0]
-    valid = image == image  # canonical: only NaN is invalid
-    mean, valid = _reduce(_replaced(image, ~valid, _NOTHING), valid, kind)
-    mean[~valid] = math.nan
-    return mean
+    if kind == "mask":
+        rows = image[..., 0::2, :] | image[..., 1::2, :]
+        return rows[..., 0::2] | rows[..., 1::2]
+    return cast(_wide_mean(image, kind, has_invalid=has_invalid), array_namespace(image).float32)
 
 
 def reduce_into(out: Any, image: Any, kind: str, *, has_invalid: bool) -> None:
     """Fill ``out`` with ``reduce_2x2`` of ``image``."""
-    if isinstance(out, np.ndarray) and kind != "mask" and not has_invalid:
-        out[...] = _wide_mean(image, kind)  # rounds as it copies
+    if isinstance(out, np.ndarray) and kind != "mask":
+        out[...] = _wide_mean(image, kind, has_invalid=has_invalid)  # rounds as it copies
     else:
         out[...] = reduce_2x2(image, kind, has_invalid=has_invalid)
 
 
-def mean_of_four(first: Any, second: Any, third: Any, fourth: Any, kind: str) -> Any:
-    """Return the mean (or variance of the mean) of valid pixels, in this order, as binary64 (3.2, 3.3).
+def _wide_mean(image: Any, kind: str, *, has_invalid: bool) -> Any:
+    """Return the mean (3.2), or its variance (3.3), of each 2x2 block as binary64, not yet rounded."""
+    if math.prod(image.shape) < _SMALL:  # one conversion: fewer calls, which is what a small array costs
+        image = cast(image, array_namespace(image).float64)
+    mean = mean_of_four([image[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], kind)
+    if has_invalid:
+        _mend(mean, image, kind)
+    return mean
 
-    All are binary64 themselves; what comes back is not yet rounded.
-    """
-    total = first + second
+
+def _mend(mean: Any, image: Any, kind: str) -> None:
+    """Replace in ``mean`` what is NaN because some of four pixels are: by that over the valid ones."""
+    xp = array_namespace(image)
+    some = mean != mean
+    if not xp.any(some):
+        return
+    if xp is np:  # a quarter of the time of what follows
+        index, width = np.flatnonzero(some), mean.shape[-1]
+        first = 2 * (index + width * (index // width))  # pixel (0, 0) of each block in the flat image
+        flat = image.reshape(-1)
+        np.put(mean, index, mean_of_valid([flat[first + k] for k in (0, 1, 2 * width, 2 * width + 1)], kind))
+    else:
+        mean[some] = mean_of_valid([image[..., i::2, j::2][some] for i in (0, 1) for j in (0, 1)], kind)
+
+
+def mean_of_four(four: Sequence[Any], kind: str) -> Any:
+    """Return the mean (or its variance) of four pixels, in this order, as binary64; NaN where any is NaN."""
+    mean = _sum_in_order(four)
+    mean *= 0.0625 if kind == "variance" else 0.25
+    return mean
+
+
+def mean_of_valid(four: Sequence[Any], kind: str) -> Any:
+    """Return ``mean_of_four`` of flat arrays over those of the four that are not NaN."""
+    xp = array_namespace(four[0])
+    valid = [part == part for part in four]
+    nothing = xp.full_like(four[0], _NOTHING)
+    mean = _sum_in_order([xp.where(where, part, nothing) for part, where in zip(four, valid, strict=True)])
+    count = cast(valid[0], xp.float64)
+    for where in valid[1:]:
+        count += cast(where, xp.float64)
+    count[count == 0] = math.nan  # none is valid
+    mean /= count * count if kind == "variance" else count
+    return mean
+
+
+def _sum_in_order(four: Sequence[Any]) -> Any:
+    """Return the sum of four arrays as binary64, added in this order (3.2)."""
+    first, second, third, fourth = four
+    float64 = array_namespace(first).float64
+    if first.dtype == float64:
+        total = first + second
+    else:
+        total = cast(first, float64)
+        total += second  # widened as it is added, which is exact
     total += third
     total += fourth
-    total *= 0.0625 if kind == "variance" else 0.25
-    return total
-
-
-def _wide_mean(image: Any, kind: str) -> Any:
-    """Return ``mean_of_four`` of the blocks of an image without invalid pixels."""
-    total = _sum_in_order(image, array_namespace(image).float64)
-    total *= 0.0625 if kind == "variance" else 0.25
-    return total
-
-
-def _reduce(image: Any, valid: Any, kind: str) -> tuple[Any, Any]:
-    """Return the next level and its validity; ``image`` holds ``_NOTHING`` where ``valid`` is false.
-
-    ``valid`` None: all are.
-    """
-    xp = array_namespace(image)
-    if kind == "mask":
-        rows = image[..., 0::2, :] | image[..., 1::2, :]
-        return rows[..., 0::2] | rows[..., 1::2], None
-    if valid is None:
-        return cast(_wide_mean(image, kind), xp.float32), None
-    total = _sum_in_order(image, xp.float64)
-    count = _count(valid)
-    is_any = count != 0
-    count[~is_any] = 1  # then _NOTHING / 1 stays _NOTHING
-    total /= cast(count * count if kind == "variance" else count, xp.float64)
-    return cast(total, xp.float32), is_any
-
-
-def _count(valid: Any) -> Any:
-    """Return how many of each 2x2 block are true: (..., 2h, 2w) bool -> (..., h, w) uint8."""
-    xp = array_namespace(valid)
-    if xp is np and valid.flags.c_contiguous:  # two neighbours at a time, as the bytes of a uint16
-        pairs = valid.view(np.uint16)
-        rows = pairs[..., 0::2, :] + pairs[..., 1::2, :]
-        return ((rows & 255) + (rows >> 8)).astype(np.uint8)
-    return _sum_in_order(valid, xp.uint8)
-
-
-def _sum_in_order(a: Any, dtype: Any) -> Any:
-    """Add the pixels (0,0), (0,1), (1,0), (1,1) of each 2x2 block, in that order, as ``dtype``."""
-    if math.prod(a.shape) < _SMALL:  # one conversion: fewer calls, which is what a small array costs
-        a = cast(a, dtype)
-        total = a[..., 0::2, 0::2] + a[..., 0::2, 1::2]
-        total += a[..., 1::2, 0::2]
-        total += a[..., 1::2, 1::2]
-        return total
-    total = cast(a[..., 0::2, 0::2], dtype)
-    total += cast(a[..., 0::2, 1::2], dtype)
-    total += cast(a[..., 1::2, 0::2], dtype)
-    total += cast(a[..., 1::2, 1::2], dtype)
     return total
 
 
@@ -204,19 +200,27 @@ def _as_pixels(image: Any, kind: str) -> Any:
 def _build(p: Any, geometry: Geometry, kind: str) -> Any:
     """Return the levels (..., L, S, S) of P_0, shape (..., span, span)."""
     xp = array_namespace(p)
-    valid = None
-    if kind != "mask" and not all_canonical_finite(p):
-        valid = xp.abs(p) < INVALID_LIMIT  # false for NaN
-        p = _replaced(p, ~valid, _NOTHING)
+    has_invalid = kind != "mask" and not all_canonical_finite(p)
+    if has_invalid:
+        p = _canonical_or_nan(p)
     shape = (*p.shape[:-2], geometry.n_levels, geometry.size, geometry.size)
     out = xp.empty(shape, dtype=p.dtype, device=device_of(p))
-    for level in range(geometry.n_levels):
-        if level:
-            p, valid = _reduce(p, valid, kind)
-        low = (p.shape[-1] - geometry.size) // 2
-        inner = (..., slice(low, low + geometry.size), slice(low, low + geometry.size))
-        out[..., level, :, :] = p[inner] if valid is None else _replaced(p[inner], ~valid[inner], math.nan)
+    with np.errstate(invalid="ignore"):  # of a signalling NaN
+        for level in range(geometry.n_levels):
+            if level:
+                p = reduce_2x2(p, kind, has_invalid=has_invalid)
+            low = (p.shape[-1] - geometry.size) // 2
+            out[..., level, :, :] = p[..., low : low + geometry.size, low : low + geometry.size]
+    if has_invalid:
+        out[out != out] = math.nan  # the one NaN of 3.5: an image may hold others
     return out
+
+
+def _canonical_or_nan(image: Any) -> Any:
+    """Return float32 ``image`` with NaN, of whatever bits, in every invalid pixel; itself if so already."""
+    xp = array_namespace(image)
+    huge = xp.abs(image) >= INVALID_LIMIT  # false for NaN
+    return _replaced(image, huge, math.nan) if xp.any(huge) else image
 
 
 def mosaic(levels: Any, *, max_px: int = 2048) -> Any:
