@@ -1,0 +1,1 @@
+"""Measurements, one folder a question. `python -m benchmarks` asks them all."""

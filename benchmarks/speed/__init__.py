@@ -1,0 +1,1 @@
+"""How fast is the codec, as a ratio to a memory copy and to FITS readers in the same run?"""
