@@ -17,7 +17,7 @@ DECODERS = SPEC / "decoders"
 SANITIZED = "c-sanitized"
 C_FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-SOURCES = {  # folder of each, and what its compiler is called
+SOURCES = {  # the file of each, and what its compiler is called
     "c": ("c/multiscale_decode.c", "cc"),
     SANITIZED: ("c/multiscale_decode.c", "cc"),
     "javascript": ("javascript/multiscale_decode.mjs", "node"),
@@ -40,8 +40,7 @@ def build(language: str, source: Path, folder: Path) -> list[str]:
         done = subprocess.run(steps[language], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     if language == "java":
-        # -Xshare and -XX only shorten the start
-        return ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", str(folder), source.stem]
+        return ["java", "-XX:TieredStopAtLevel=1", "-cp", str(folder), source.stem]  # starts sooner
     return ["node", str(source)] if language == "javascript" else [program]
 
 

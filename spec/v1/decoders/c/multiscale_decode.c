@@ -239,12 +239,11 @@ static const char *next_rice(struct sent *sent, int level, uint32_t *pixel)
     return (*pixel & MAGNITUDE) >= TWO_TO_125 ? "not-canonical" : NULL;
 }
 
-/* Check that the last value ended where the unary part does (5.3). */
+/* Check that the one bit of the last value is the last, and in the last byte (5.3). */
 static const char *close_rice(const struct sent *sent)
 {
-    if ((sent->unary_position + 7) / 8 != sent->unary_length)
-        return "rice-unary";
-    return is_padding_zero(sent->unary, sent->unary_position) ? NULL : "rice-padding";
+    int is_last_byte = (sent->unary_position + 7) / 8 == sent->unary_length;
+    return is_last_byte && is_padding_zero(sent->unary, sent->unary_position) ? NULL : "rice-unary";
 }
 
 /* The levels */

@@ -238,10 +238,10 @@ public final class MultiscaleDecode {
         return pixel;
     }
 
-    /** Check that the last value ended where the unary part does (5.3). */
+    /** Check that the one bit of the last value is the last, and in the last byte (5.3). */
     private void closeRice() throws Refused {
-        check((unaryPosition + 7) / 8 == unaryLength, "rice-unary");
-        check(isPaddingZero(plane.payload, 8 * unaryStart + unaryPosition), "rice-padding");
+        boolean isLastByte = (unaryPosition + 7) / 8 == unaryLength;
+        check(isLastByte && isPaddingZero(plane.payload, 8 * unaryStart + unaryPosition), "rice-unary");
     }
 
     // The command: one request a line on standard input, one answer a line on standard output.

@@ -154,9 +154,10 @@ function openRice(plane, isMask, n) {
     return pixel;
   }
 
+  /** Check that the one bit of the last value is the last, and in the last byte. */
   function close() {
-    check(Math.ceil(unaryPosition / 8) === unaryLength, "rice-unary");
-    check(isPaddingZero(unary, unaryPosition), "rice-padding");
+    const isLastByte = Math.ceil(unaryPosition / 8) === unaryLength;
+    check(isLastByte && isPaddingZero(unary, unaryPosition), "rice-unary");
   }
   return { next, close };
 }

@@ -182,10 +182,10 @@ impl<'a> Sent<'a> {
         Ok(pixel)
     }
 
-    /// Check that the last value ended where the unary part does (5.3).
+    /// Check that the one bit of the last value is the last, and in the last byte (5.3).
     fn close_rice(&self) -> Result<(), Reason> {
-        check((self.unary_position + 7) / 8 == self.unary.len(), "rice-unary")?;
-        check(is_padding_zero(self.unary, self.unary_position), "rice-padding")
+        let is_last_byte = (self.unary_position + 7) / 8 == self.unary.len();
+        check(is_last_byte && is_padding_zero(self.unary, self.unary_position), "rice-unary")
     }
 }
 
