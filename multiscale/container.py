@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
@@ -47,11 +48,21 @@ def first_bytes(message: bytes) -> str:
     return f"{message[: 4 if form == 'container' else 2].hex(' ')}{known.get(form, '')}"
 
 
+@lru_cache(maxsize=16)  # a survey's archive is a million files with one schema
+def _opened(text: bytes) -> tuple[Schema, list[str]]:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SchemaError("schema", f"not JSON: {error}", "an Avro schema", "avro.schema") from None
+    repaired, repairs = repair_schema(schema)
+    return make_ready(repaired), repairs
+
+
 class ContainerReader(Iterator[dict[str, Any]]):
     """The records of an Avro container, one at a time; made by ``read_container``.
 
-    ``schema`` is the writer's, ``repairs`` says what had to be mended in it (one sentence each, usually
-    none), ``codec`` and ``metadata`` are from the header. Closes its file at the end, and as a context.
+    ``schema`` is the writer's and not to be changed; ``repairs`` says what had to be mended in it (a sentence
+    each, usually none); ``codec`` and ``metadata`` are from the header. Closes its file at the end.
     """
 
     form: Form = "container"
@@ -63,15 +74,11 @@ class ContainerReader(Iterator[dict[str, Any]]):
         text = self.metadata.pop("avro.schema", None)
         if text is None:
             raise WireError("avro", "a header without a schema", "avro.schema")
-        try:
-            schema = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise SchemaError("schema", f"not JSON: {error}", "an Avro schema", "avro.schema") from None
         self.codec = self.metadata.pop("avro.codec", b"null").decode("ascii", "replace")
         check_codec(self.codec)
-        self.repairs: list[str]
-        self.schema, self.repairs = repair_schema(schema)
-        self._ready = make_ready(self.schema)
+        self._ready, repairs = _opened(text)
+        self.schema = dict(self._ready.json)
+        self.repairs = list(repairs)
         self._reader = None if reader_schema is None else Schema.of(reader_schema)
         if self._reader is not None:
             check_resolution(self._ready, self._reader)
@@ -111,7 +118,7 @@ class ContainerReader(Iterator[dict[str, Any]]):
                         n += 1
                     if position != len(block):
                         found = f"{len(block) - position} bytes after the {n_records} records of a block"
-                        raise WireError("trailing-bytes", found, "none")
+                        raise WireError("avro", found, "none")
             except StampError as error:
                 raise error.within(f"packet {n} (block at byte {begin})") from None
 
@@ -121,7 +128,7 @@ class ContainerReader(Iterator[dict[str, Any]]):
         if n_records < 0 or size < 0:
             raise WireError("avro", f"a block of {n_records} records in {size} bytes", "no negative number")
         if size > self._ready.max_bytes:
-            raise WireError("limit", f"a block of {size} bytes", f"at most {self._ready.max_bytes}")
+            raise WireError("avro", f"a block of {size} bytes", f"at most {self._ready.max_bytes}")
         data = self._file.take(size, "a block")
         sync = self._file.peek(_SYNC_SIZE)
         if sync != self._sync:
@@ -247,7 +254,7 @@ def _read_header(file: Input) -> dict[str, bytes]:
     """Return the metadata of a container's header."""
     magic = file.peek(5)
     if magic[:4] != CONTAINER_MAGIC:
-        raise WireError("frame", first_bytes(magic), "4f 62 6a 01: an Avro container")
+        raise WireError("avro", first_bytes(magic), "4f 62 6a 01: an Avro container")
     file.take(4, "the magic")
     metadata: dict[str, bytes] = {}
     while (count := file.long("a number of entries")) != 0:

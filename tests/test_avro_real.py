@@ -65,7 +65,7 @@ def test_every_file_is_read_whole_or_refused_and_the_counts_add_up(manifest, sha
         ("ocf", 1): counts["ocf"],
         ("parquet-row", 1): counts["parquet-row"],
         ("ocf-nonconforming-schema", 1): counts["ocf-nonconforming-schema"],
-        ("confluent-wire", "0, then frame"): counts["confluent-wire"],
+        ("confluent-wire", "0, then avro"): counts["confluent-wire"],
         ("damaged", "0, then avro"): counts["damaged"] - 1,
         ("damaged", 0): 1,  # a sound container without records
     }
