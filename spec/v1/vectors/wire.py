@@ -53,6 +53,30 @@ def later_record(**plane_fields):
     return {**cutout_of(planes), "specVersion": "1.1", "note": "made up"}
 
 
+def other_schemas():
+    """Return containers whose writer's schema cannot be resolved with that of this version (8.5)."""
+    no_payload, text_size = copy.deepcopy(schema()), copy.deepcopy(schema())
+    planes = next(field for field in no_payload["fields"] if field["name"] == "planes")["type"]["items"]
+    planes["fields"] = [field for field in planes["fields"] if field["name"] != "payload"]
+    next(field for field in text_size["fields"] if field["name"] == "size")["type"] = "string"
+    other = {
+        "type": "record",
+        "name": "Other",
+        "namespace": "made.up",
+        "fields": [{"name": "a", "type": "int"}],
+    }
+    cases = [
+        ("alert", "an Alert where a Cutout is asked for", schema(ALERT), alert()),
+        ("other", "a record of another name", other, {"a": 1}),
+        ("no-payload", "a Plane without payload, which has no default", no_payload, one()),
+        ("text-size", "size is a string", text_size, {**one(), "size": "4"}),
+    ]
+    return [
+        refused(f"container-{name}", "8.5", comment, "container", "schema", container(s, [record]))
+        for name, comment, s, record in cases
+    ]
+
+
 # Alerts (6.6)
 
 
@@ -243,9 +267,10 @@ def container_faults():
         ("major", "10.1", "another major version", "version", container(s, major)),
         ("later-kind", "6.3", "a kind of a later version is UNKNOWN", "unknown-symbol", kind),
     ]
-    return vectors + [
+    vectors += [
         refused(f"container-{n}", clause, text, "container", why, d) for n, clause, text, why, d in cases
     ]
+    return vectors + other_schemas()
 
 
 def message_faults():
