@@ -22,10 +22,10 @@ from pydantic.alias_generators import to_camel
 
 from .arrays import INVALID_LIMIT, all_canonical_finite
 from .encoding import MAX_EXPONENT, MIN_EXPONENT, REDUCTION, decode_planes, encode_planes
-from .errors import GeometryError, PayloadError, RecordError, StampError
+from .errors import GeometryError, RecordError, StampError
 from .geometry import Geometry, Placement
 from .noise import backgrounds_and_noises, median
-from .pyramid import build_levels
+from .pyramid import as_pixels, build_levels
 from .rules import FLUX_KINDS, IMAGES, MAX_MASK_BITS, SPEC_VERSION, check_cutout
 from .sky import fit_sky
 
@@ -189,14 +189,15 @@ class Cutout(Record):
 
         Raises RecordError. A plane of a later version's kind or encoding is kept and refused on use (6.3).
         """
-        cutout = super().from_record(record)
+        is_checked = True
         try:
-            check_cutout(record, later_symbols=True)
-        except (
-            KeyError,
-            TypeError,
-            ArithmeticError,
-        ):  # no reader's record: a default left out, a type converted
+            check_cutout(record, later_symbols=True)  # first: the version, and the limits of 7.1
+        except StampError:
+            raise
+        except (LookupError, TypeError, ValueError, ArithmeticError):
+            is_checked = False  # no reader's record: a default left out, or another type
+        cutout = super().from_record(record)
+        if not is_checked:
             check_cutout(cutout.to_record(), later_symbols=True)
         return cutout
 
@@ -383,13 +384,10 @@ def canonical_stack(levels: np.ndarray, kind: str, geometry: Geometry) -> np.nda
     shape = (geometry.n_levels, geometry.size, geometry.size)
     if levels.shape[1:] != shape:
         raise GeometryError("geometry", f"levels of shape {levels.shape[1:]}", shape)
-    if kind == "MASK":
-        if not np.issubdtype(levels.dtype, np.integer) or levels.min() < 0 or levels.max() > 0xFFFF:
-            raise PayloadError("rice-range", f"a {levels.dtype} mask", "integers from 0 to 65535")
-        return levels.astype(np.uint16)
-    with np.errstate(over="ignore", invalid="ignore"):
-        out = levels.astype(np.float32)
-        out[~(np.abs(out) < INVALID_LIMIT)] = np.nan
+    out = np.array(as_pixels(levels, REDUCTION[kind]))
+    if kind != "MASK":
+        with np.errstate(invalid="ignore"):
+            out[~(np.abs(out) < INVALID_LIMIT)] = np.nan
     return out
 
 
@@ -428,6 +426,8 @@ def encode_cutouts(
             "clipped", repr(clipped_by), f"one of {', '.join(get_args(ClippedBy))}", "clippedBy"
         )
     stacks = {wire_key(key): np.asarray(image) for key, image in planes.items()}
+    if len(stacks) < len(planes):
+        raise RecordError("plane-duplicate", "one plane under two names", "each (kind, of) once", "planes")
     height, width = _common_shape(stacks, len(placements))
     names = {wire_key(k): _mask_names(v) for k, v in (mask_bits or {}).items()}
     plans = []
@@ -483,6 +483,8 @@ def _common_shape(stacks: Mapping[WireKey, np.ndarray], n: int) -> tuple[int, in
     shapes = {key: stack.shape for key, stack in stacks.items()}
     first = next(iter(shapes.values()))[-2:]
     for key, shape in shapes.items():
+        if stacks[key].dtype.kind not in "fiub" and key[0] != "MASK":
+            raise GeometryError("geometry", f"an image of {stacks[key].dtype}", "real numbers", "/".join(key))
         if len(shape) not in (2, 3) or shape[-2:] != first or (len(shape) == 3 and shape[0] != n):
             expected = f"{tuple(first)}, alone or {n} times"
             raise GeometryError("geometry", f"shape {shape}", expected, "/".join(key))

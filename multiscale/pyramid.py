@@ -163,7 +163,7 @@ def build_levels(
         placement = Placement.at(x, y)
     if len(image.shape) < 2:
         raise GeometryError("geometry", f"shape {tuple(image.shape)}", "(..., H, W)")
-    image = _as_pixels(image, kind)
+    image = as_pixels(image, kind)
     fill = outside if kind == "mask" else math.nan
     batch = tuple(image.shape[:-2])
     shape = (geometry.n_levels, geometry.size, geometry.size)
@@ -179,12 +179,14 @@ def build_levels(
     return xp.reshape(out, (*batch, *shape))
 
 
-def _as_pixels(image: Any, kind: str) -> Any:
-    """Return ``image`` as float32, or as uint16 for a mask. Raises GeometryError for a mask that is none."""
+def as_pixels(image: Any, kind: str) -> Any:
+    """Return ``image`` as float32, or as uint16 for a mask. Raises GeometryError for other values."""
     xp = array_namespace(image)
     if kind != "mask":
         if image.dtype == xp.float32:
             return image
+        if not xp.isdtype(image.dtype, ("bool", "integral", "real floating")):
+            raise GeometryError("geometry", f"an image of {image.dtype}", "real numbers")
         with np.errstate(over="ignore", invalid="ignore"):  # what binary32 cannot hold becomes invalid
             return cast(image, xp.float32)
     if image.dtype == xp.uint16:

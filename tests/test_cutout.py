@@ -416,6 +416,22 @@ def test_shapes_that_do_not_fit_are_refused(planes):
         Cutout.from_images(planes, GEOMETRY, x=30, y=30)
 
 
+@pytest.mark.parametrize("value", [1j, "a", None, np.datetime64("2026-11-21"), b"a"])
+def test_an_image_of_anything_but_real_numbers_is_refused(value):
+    with pytest.raises(GeometryError):
+        of_image(np.full((63, 63), value))
+    with pytest.raises(GeometryError):
+        build_levels(np.full((63, 63), value), GEOMETRY, x=30, y=30)
+    with pytest.raises(GeometryError):
+        Cutout.from_levels({"science": np.full((3, 8, 8), value)}, GEOMETRY)
+
+
+def test_one_plane_under_two_names_is_refused():
+    with pytest.raises(RecordError) as caught:
+        Cutout.from_images({"science": SCIENCE, ("science", "none"): SCIENCE}, GEOMETRY, x=30, y=30)
+    assert caught.value.reason == "plane-duplicate"
+
+
 @pytest.mark.parametrize("shape", [(2, 63, 63), (1, 1, 63, 63)])
 def test_stacks_that_do_not_fit_the_placements_are_refused(shape):
     with pytest.raises(GeometryError):
@@ -775,6 +791,7 @@ def leaves(value, path=()):
 
 PATHS = sorted(set(leaves(through_avro(record_of()))), key=str)
 JUNK = [
+    np.zeros(3),
     None,
     "",
     "abc",
@@ -827,6 +844,12 @@ def test_a_field_that_is_absent_is_refused_or_has_its_default(path):
     else:
         with pytest.raises(RecordError):
             Cutout.from_record(record)
+
+
+def test_another_major_version_is_named_before_anything_else():
+    with pytest.raises(RecordError) as caught:
+        Cutout.from_record({"specVersion": "2.0", "tiles": 5})
+    assert caught.value.reason == "version"
 
 
 @pytest.mark.parametrize("record", [None, [], 3, "abc", b"abc", {}])
