@@ -1,6 +1,5 @@
 """Images that an encoder turns into a payload: the grid, the edges, the choice of RAW or RICE."""
 
-import itertools
 import math
 import struct
 
@@ -172,7 +171,9 @@ def values():
             0xFF7FC99E, 0x7F7FFFFF, 0x7DFFFFFF, 0xFDFFFFFF, 0x80000000, 0x00000001, 0x807FFFFF, 0x00000000,
         )
     ]  # fmt: skip
-    zeros = [list(row) for row in itertools.product((0.0, -0.0), repeat=8)][:64]
+    zeros = [
+        [-0.0 if y // 2 * 4 + x // 2 & 1 << (y % 2 * 2 + x % 2) else 0.0 for x in range(8)] for y in range(8)
+    ]
     halves = [[from_bits(numbers.getrandbits(24)) for _ in range(16)] for _ in range(16)]
     deep = [[numbers.value(0, 1) for _ in range(32)] for _ in range(32)]
     variance = [
@@ -185,7 +186,7 @@ def values():
         encoded("value-strange", "3.5", "Inf, NaN, 2^125, -3.4e38 are invalid, the rest is kept",
                 "SCIENCE", 4, 1, strange_image),
         encoded("value-strange-levels", "3.5", "the same among valid pixels", "TEMPLATE", 4, 3, spread),
-        encoded("value-zeros", "3.2", "-0 alone stays -0", "SCIENCE", 4, 2, zeros[:8]),
+        encoded("value-zeros", "3.2", "-0 alone stays -0", "SCIENCE", 4, 2, zeros),
         encoded("value-subnormal", "3.2", "means of subnormals and of the smallest normals",
                 "SCIENCE", 4, 3, halves),
         encoded("value-deep", "3.2", "level by level: not level 2 and 3 from level 0",

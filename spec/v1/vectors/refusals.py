@@ -22,17 +22,24 @@ def little_raw():
 
 
 def fields():
-    """Return geometry, symbols and numbers that no plane may have."""
-    plane = little_raw()
-    one = raw("SCIENCE", 4, 1, [])
-    geometries = [(0, 2), (2, 2), (3, 2), (6, 2), (66, 2), (68, 2), (-4, 2), (4, 0), (4, 9), (4, -1)]
-    geometries += [(2**31 - 4, 2), (4, 2**31 - 1), (65536, 2), (4, 33)]
+    """Return geometry and symbols that no plane may have; the payloads are what such a plane would have."""
+    plane, one = little_raw(), raw("SCIENCE", 4, 1, [])
+    geometries = [(2, 1), (3, 1), (6, 1), (10, 1), (0, 1), (4, 9), (4, 10), (4, 0)]
+    planes = [raw("SCIENCE", size, n_levels, []) for size, n_levels in geometries]
+    planes += [rice("SCIENCE", 68, 1, []), rice("SCIENCE", 128, 1, []), one._replace(size=-4)]
+    planes += [one._replace(size=2**31 - 4), one._replace(n_levels=2**31 - 1), one._replace(n_levels=-1)]
+    planes += [plane._replace(size=65536), plane._replace(n_levels=33)]
+    vectors = [
+        refused_plane(
+            f"field-size-{p.size}-levels-{p.n_levels}",
+            "2.1",
+            f"S = {p.size}, L = {p.n_levels}",
+            "geometry",
+            p,
+        )
+        for p in planes
+    ]
     cases = [
-        (f"size-{size}-levels-{n_levels}", "2.1", f"S = {size}, L = {n_levels}", "geometry",
-         plane._replace(size=size, n_levels=n_levels))
-        for size, n_levels in geometries
-    ]  # fmt: skip
-    cases += [
         ("kind-unknown", "6.3", "kind UNKNOWN", "unknown-symbol", plane._replace(kind="UNKNOWN")),
         ("kind-later", "10.3", "a kind of a later version", "unknown-symbol", plane._replace(kind="DEPTH")),
         ("kind-case", "6.3", "kinds are in capitals", "unknown-symbol", plane._replace(kind="science")),
@@ -41,7 +48,7 @@ def fields():
         ("one-level-whole", "4.3", "sharedCenter false for L = 1", "shared-center",
          one._replace(shared_center=False)),
     ]  # fmt: skip
-    return [refused_plane(f"field-{name}", *rest) for name, *rest in cases]
+    return vectors + [refused_plane(f"field-{name}", *rest) for name, *rest in cases]
 
 
 # CRC (4.4)
@@ -127,84 +134,103 @@ def raw_faults():
         refused_plane(f"raw-{n}", "5.1", f"{f} in a RAW plane", why, plane._replace(**{f: v}))
         for n, why, f, v in fields
     ]
-    return vectors + [not_canonical(plane, bits, at) for bits, at in NOT_CANONICAL]
+    return vectors + [vector for bits, at in NOT_CANONICAL for vector in not_canonical(bits, at)]
 
 
 NOT_CANONICAL = [
     (0x7F800000, 0), (0xFF800000, 1), (0x7FC00001, 2), (0xFFC00000, 3), (0x7F800001, 4), (0x7FFFFFFF, 5),
-    (0x7E000000, 6), (0xFE000000, 7), (0x7F7FFFFF, 8), (0xFF7FC99E, 9), (0x7FE00000, 16), (0x7F800000, 27),
+    (0x7E000000, 6), (0xFE000000, 7), (0x7F7FFFFF, 8), (0xFF7FC99E, 9), (0x7FE00000, 15),
 ]  # fmt: skip
 
 
-def not_canonical(plane, bits, at):
-    """Return a plane with these bits as one of its values."""
-    damaged = plane._replace(payload=replaced(plane.payload, 4 * at, struct.pack("<I", bits)))
+def not_canonical(bits, at):
+    """Return planes of one level with these bits as one of the values, one for each way to let them pass.
+
+    The CRC is that of the bits as they are, or that of an invalid pixel in their place.
+    """
+    plane = raw("SCIENCE", 4, 1, [])
+    damaged = replaced(plane.payload, 4 * at, struct.pack("<I", bits))
+    canonical = replaced(plane.payload, 4 * at, NAN)
     comment = f"bits {bits:08x}: neither 7fc00000 nor below 2^125"
-    return refused_plane(f"raw-value-{bits:08x}-{at:02}", "5.1", comment, "not-canonical", damaged)
+    return [
+        refused_plane(f"raw-value-{bits:08x}{name}", "5.1", comment + more, "not-canonical",
+                      plane._replace(payload=damaged, crc32=zlib.crc32(levels)))
+        for name, more, levels in (("", "", damaged), ("-nan", "; not made NaN on reading", canonical))
+    ]  # fmt: skip
 
 
 # RICE: fields and ranges (5.2, 5.5)
 
 
 def rice_fields():
-    """Return step exponents, offsets and lengths beyond the limits."""
-    plane = rice("SCIENCE", 4, 2, [1, -1, 3])
-    mask = rice("MASK", 4, 2, [1, 0, 3])
-    deep = rice("SCIENCE", 4, 8, [1])
+    """Return step exponents and offsets beyond the limits; what they lead to is within, where it can be."""
+    plane, mask = rice("SCIENCE", 4, 2, [1, -1, 3]), rice("MASK", 4, 2, [1, 0, 3])
+    top = 2**23
+    down = [0] * 88 + [-128] * 12  # so that only the offset is beyond its limit
     cases = [
-        ("e-low", "e = -120", "step-exponent", plane._replace(step_exponent=-120)),
-        ("e-high", "e = 102", "step-exponent", plane._replace(step_exponent=102)),
+        ("e-low", "e = -120", "step-exponent", rice("SCIENCE", 4, 2, [1, -1, 3], e=-120)),
+        ("e-high", "e = 102", "step-exponent", rice("SCIENCE", 4, 2, [1, -1, 3], e=102)),
         ("e-int-min", "e = -2^31", "step-exponent", plane._replace(step_exponent=-(2**31))),
         ("e-int-max", "e = 2^31 - 1", "step-exponent", plane._replace(step_exponent=2**31 - 1)),
+        ("e-wraps", "e = 2^32, which is 0 in 32 bits", "step-exponent", plane._replace(step_exponent=2**32)),
         ("e-mask", "e = -2 in a mask", "step-exponent", mask._replace(step_exponent=-2)),
-        ("offset-high", "offset 2^23 + 1: 2^24 + 2 at level 1", "offset", plane._replace(offset=2**23 + 1)),
-        ("offset-low", "offset -2^23 - 1", "offset", plane._replace(offset=-(2**23) - 1)),
-        ("offset-l8", "offset 2^17 + 1 for L = 8", "offset", deep._replace(offset=2**17 + 1)),
-        ("offset-wrap", "offset 2^25 for L = 8: 2^32 at level 7", "offset", deep._replace(offset=2**25)),
+        ("offset-high", "offset 2^23 + 1: 2^24 + 2 at level 1", "offset",
+         rice("SCIENCE", 4, 2, [0] * 16 + [-2] * 12, offset=top + 1)),
+        ("offset-low", "offset -2^23 - 1", "offset",
+         rice("SCIENCE", 4, 2, [0] * 16 + [2] * 12, offset=-top - 1)),
+        ("offset-l8", "offset 2^17 + 1 for L = 8", "offset", rice("SCIENCE", 4, 8, down, offset=2**17 + 1)),
+        ("offset-wraps", "offset 2^32, which is 0 in 32 bits", "offset", plane._replace(offset=2**32)),
+        ("offset-level-wraps", "offset 2^25 for L = 8: 2^32 at level 7", "offset",
+         rice("SCIENCE", 4, 8, [1])._replace(offset=2**25)),
         ("offset-int-min", "offset -2^31", "offset", plane._replace(offset=-(2**31))),
-        ("offset-mask-low", "offset -1 in a mask", "offset", mask._replace(offset=-1)),
-        ("offset-mask-high", "offset 65536 in a mask", "offset", mask._replace(offset=65536)),
-    ]
+        ("offset-mask-low", "offset -1 in a mask", "offset", rice("MASK", 4, 2, [1] * 28, offset=-1)),
+        ("offset-mask-high", "offset 65536 in a mask", "offset",
+         rice("MASK", 4, 2, [-1] * 28, offset=65536)),
+    ]  # fmt: skip
     vectors = [refused_plane(f"rice-{n}", "5.2", text, why, p) for n, text, why, p in cases]
     return vectors + ranges() + not_shorter()
 
 
-def in_range_then(kind, n_levels, residuals, **fields):
-    """Return a RICE plane whose residuals are written as they are, whatever they lead to.
-
-    Its CRC is that of the same plane of zeros: no check but that of the range finds the fault first.
-    """
+def wrapped(kind, residuals, kept, n_levels=1, **fields):
+    """Return a plane whose payload holds `residuals`, and whose CRC is that of `kept` in their place."""
     n = n_sent(4, n_levels)
-    residuals = [*residuals, *[0] * (n - len(residuals))]
     parameters = fields.pop("parameters", None)
-    payload = rice_parts(residuals, parameters).payload()
-    return rice(kind, 4, n_levels, [], e=fields.pop("e", 0))._replace(payload=payload, **fields)
+    payload = rice_parts([*residuals, *[0] * (n - len(residuals))], parameters).payload()
+    return rice(kind, 4, n_levels, kept)._replace(payload=payload, **fields)
 
 
 def ranges():
-    """Return residuals that lead out of the range of q or u, or to a value that is not canonical."""
+    """Return residuals that lead out of the range of q or u, or to a value that is not canonical.
+
+    The CRC is that of what comes out where the range is not checked.
+    """
     top = 2**24
-    quotient = [26, 0]
     cases = [
-        ("q-high", "q = 2^24 + 1", "rice-range", in_range_then("SCIENCE", 1, [top + 1])),
-        ("q-low", "q = -2^24 - 1", "rice-range", in_range_then("SCIENCE", 1, [-top - 1])),
-        ("q-offset", "offset + r = 2^24 + 1", "rice-range", in_range_then("SCIENCE", 1, [1], offset=top)),
+        ("q-high", "q = 2^24 + 1", "rice-range", rice("SCIENCE", 4, 1, [top + 1])),
+        ("q-high-even", "q = 2^24 + 2, a binary32 all the same", "rice-range",
+         rice("SCIENCE", 4, 1, [top + 2])),
+        ("q-low", "q = -2^24 - 1", "rice-range", rice("SCIENCE", 4, 1, [-top - 1])),
+        ("q-offset", "offset + r = 2^24 + 1", "rice-range", rice("SCIENCE", 4, 1, [1], offset=top)),
         ("q-level", "q = 2^24 + 1 at level 1", "rice-range",
-         in_range_then("SCIENCE", 2, [0] * 16 + [1], offset=2**23)),
+         rice("SCIENCE", 4, 2, [0] * 16 + [1], offset=2**23)),
         ("q-level-low", "q = -2^24 - 1 at level 1", "rice-range",
-         in_range_then("SCIENCE", 2, [0] * 27 + [-1], offset=-(2**23))),
-        ("q-mask-low", "a mask of -1", "rice-range", in_range_then("MASK", 2, [0, -1])),
-        ("q-mask-high", "a mask of 65536", "rice-range", in_range_then("MASK", 2, [1], offset=65535)),
-        ("u-high", "u = 2^26 + 1", "rice-range",
-         in_range_then("SCIENCE", 1, [-(2**25) - 1], parameters=[25], offset=top)),
+         rice("SCIENCE", 4, 2, [0] * 27 + [-1], offset=-(2**23))),
+        ("q-mask-low", "a mask of -1, which is 65535 in 16 bits", "rice-range",
+         wrapped("MASK", [0, -1], [0, 65535], 2)),
+        ("q-mask-high", "a mask of 65536, which is 0 in 16 bits", "rice-range",
+         wrapped("MASK", [65536], [0], 2)),
+        ("u-high", "u = 2^26 + 1", "rice-range", rice("SCIENCE", 4, 1, [-(2**25) - 1], offset=top)),
         ("u-wraps", "u = 2^32 + 4, which is 4 in 32 bits", "rice-range",
-         in_range_then("SCIENCE", 2, [2**31 + 2], parameters=quotient)),
+         wrapped("SCIENCE", [2**31 + 2], [2], 2, parameters=[26, 0])),
         ("u-wraps-26", "u = 2^26 + 4, cut to 26 bits it is 4", "rice-range",
-         in_range_then("SCIENCE", 2, [2**25 + 2], parameters=quotient)),
+         wrapped("SCIENCE", [2**25 + 2], [2], 2, parameters=[26, 0])),
         ("value-high", "e = 101, level 0, q = 2^24: the value 2^125", "not-canonical",
-         in_range_then("SCIENCE", 1, [top], e=101)),
+         rice("SCIENCE", 4, 1, [top], e=101)),
         ("value-low", "e = 101, level 0, q = -2^24", "not-canonical",
-         in_range_then("SCIENCE", 2, [0, -top], e=101)),
+         rice("SCIENCE", 4, 2, [0, -top], e=101)),
+        ("value-nan", "2^125 is not made NaN on reading", "not-canonical",
+         rice("SCIENCE", 4, 1, [top], e=101)._replace(
+             crc32=rice("SCIENCE", 4, 1, [None], e=101).crc32)),
     ]  # fmt: skip
     return [refused_plane(f"rice-{n}", "5.2", text, why, p) for n, text, why, p in cases]
 
@@ -212,6 +238,7 @@ def ranges():
 def not_shorter():
     """Return payloads that are right but as long as RAW, or longer."""
     bitmap = rice("SCIENCE", 4, 1, [None] + [0] * 15)
+    shares = [28, *[9] * 14]  # zero bits of the codes: 154, so that the payload has 62 bytes
     cases = [
         ("equal", "64 bytes, as RAW", filled("SCIENCE", 64)),
         ("longer", "80 bytes", filled("SCIENCE", 80)),
@@ -220,22 +247,12 @@ def not_shorter():
         ("garbage", "64 bytes of anything", bitmap._replace(payload=b"\xff" * 62)),
         ("bomb", "64 bytes that claim a unary part of 4 GiB",
          bitmap._replace(payload=b"\0" + b"\xff" * 4 + bytes(57))),
+        ("bitmap", "62 bytes and a bitmap of 2: together as long as RAW",
+         rice("SCIENCE", 4, 1, [None, *[s << 19 for s in shares]], parameters=[20])),
     ]  # fmt: skip
-    vectors = [
+    return [
         refused_plane(f"rice-not-shorter-{n}", "5.5", text, "rice-not-shorter", p) for n, text, p in cases
     ]
-    return [*vectors, bitmap_counts()]
-
-
-def bitmap_counts():
-    """Return a payload of 62 bytes whose bitmap of 2 makes it as long as RAW."""
-    residuals = [None] + [3] * 15
-    parts = rice_parts(residuals[1:], [20])
-    n_zeros = 8 * (62 - 1 - 4 - 38) - 15  # 38: the 300 bits of the remainders
-    unary = "".join("0" * (n_zeros // 15 + (i < n_zeros % 15)) + "1" for i in range(15))
-    plane = rice("SCIENCE", 4, 1, residuals)._replace(payload=parts._replace(unary=unary).payload())
-    comment = "62 bytes and a bitmap of 2: together as long as RAW"
-    return refused_plane("rice-not-shorter-bitmap", "5.5", comment, "rice-not-shorter", plane)
 
 
 # RICE: the payload (5.3)
@@ -251,8 +268,18 @@ def rice_payloads():
         raise AssertionError("a part without unused bits")
     vectors = [damaged(plane, *case) for case in [*part_cases(plane.payload, parts), *unary_cases(parts)]]
     vectors += [cut(plane, length) for length in range(len(plane.payload))]
-    vectors += [bad_parameter(plane, residuals, p, block) for p in range(27, 32) for block in (0, 1)]
-    return vectors + empties()
+    vectors += [bad_parameter(p, block) for p in range(27, 32) for block in (0, 1)]
+    zeros = rice("SCIENCE", 4, 2, [], parameters=[3, 3])
+    comment = "cut in remainders of 0: what is missing is not 0"
+    cut_zeros = damaged(zeros, "cut-zeros", comment, "rice-truncated", zeros.payload[:-2])
+    return [*vectors, cut_zeros, runaway(), *empties()]
+
+
+def runaway():
+    """Return a code of 128,000 zero bits that no one ends."""
+    plane = rice("SCIENCE", 64, 1, [])
+    payload = Parts("00000" * 256, "0" * 128000, "").payload()
+    return damaged(plane, "unary-runaway", "128,000 zero bits and no one", "rice-unary", payload)
 
 
 def damaged(plane, name, comment, reason, payload):
@@ -304,17 +331,14 @@ def cut(plane, length):
     return damaged(plane, f"cut-{length:02}", comment, "rice-truncated", plane.payload[:length])
 
 
-def bad_parameter(plane, residuals, p, block):
-    """Return a payload with a parameter above 26; the remainders are as long as it asks."""
+def bad_parameter(p, block):
+    """Return zeros with a parameter above 26 for a block; the remainders are as long as it asks."""
     parameters = [3, 3]
     parameters[block] = p
-    kept = residuals[:16] if block == 0 else residuals[16:]
-    other = rice_parts(residuals, [3, 3])
-    n_bits = p * len(kept) + 3 * (28 - len(kept))
-    parts = Parts("".join(f"{q:05b}" for q in parameters), other.unary, "0" * n_bits)
-    if len(parts.payload()) >= 4 * 28:
+    plane = rice("SCIENCE", 4, 2, [], parameters=parameters)
+    if len(plane.payload) >= 4 * 28:
         raise AssertionError("not shorter than RAW")
-    return damaged(plane, f"parameter-{p}-{block}", f"p = {p}", "rice-parameter", parts.payload())
+    return damaged(plane, f"parameter-{p}-{block}", f"p = {p}", "rice-parameter", plane.payload)
 
 
 def empties():
@@ -352,6 +376,8 @@ def bitmaps():
         ("padding-only", "no one but in the unused bits", clear._replace(invalid=bytes(3) + b"\x08")),
         ("mask", "a mask has none", mask._replace(invalid=b"\x80" + bytes(3))),
         ("mask-zero", "a mask has none, of zeros neither", mask._replace(invalid=bytes(4))),
+        ("mask-applied", "a mask has none: the value is left out, and 0",
+         mask._replace(invalid=b"\x20" + bytes(3), payload=rice_parts([5, 3, *[0] * 25]).payload())),
     ]  # fmt: skip
     vectors = [refused_plane(f"bitmap-{n}", "5.4", text, "bitmap", p) for n, text, p in cases]
     flipped = plane._replace(invalid=to_bytes(bits[:28][::-1]))

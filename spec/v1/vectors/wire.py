@@ -154,7 +154,7 @@ def containers():
     """Return container files and single-object messages of cutouts."""
     s, bodies = schema(), [body(schema(), record) for record in cutouts(3)]
     readable_json = json.dumps(s, indent=1)
-    more = {"multiscale.note": b"\x00\xff", "written.by": b"hand"}
+    more = {"multiscale.note": "made up, µ".encode(), "written.by": b"hand"}
     meta = [
         prefixed(b"avro.schema") + prefixed(json.dumps(s).encode()),
         prefixed(b"avro.codec") + prefixed(b"null"),
