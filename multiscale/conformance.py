@@ -25,7 +25,7 @@ from .errors import StampError, WireError
 from .geometry import Geometry, Placement
 from .packet import Alert
 from .pyramid import build_levels
-from .schema import load_schema, spec_folder
+from .schema import parsed_schema, spec_folder
 
 FOLDERS = ("required", "optional", "reject")
 ANSWER_SECONDS = 30.0  # how long a program may take over one vector
@@ -109,7 +109,7 @@ def expected_answer(vector: Vector) -> str:
         result = [f"{p['kind']}:{p['of']}:{_hex(p['levels'])}" for p in v["planes"]]
     else:
         result = [v["n_packets"]]
-    return " ".join(["ok", *map(str, result)])
+    return " ".join(["ok", *map(str, result)]).rstrip()
 
 
 def _hex(text: str | None) -> str:
@@ -215,7 +215,7 @@ def answer(line: str) -> str:
         if operation == "encode":
             return f"{identifier} ok {_answer_encode(arguments.split(' '))}"
         if operation == "packet":
-            return f"{identifier} ok {_answer_packet(_bytes(arguments) or b'')}"
+            return f"{identifier} ok {_answer_packet(_bytes(arguments) or b'')}".rstrip()  # it may have no planes
         if operation == "file":
             return f"{identifier} ok {_answer_file(*arguments.split(' '))}"
     except StampError as error:
@@ -262,13 +262,13 @@ def _answer_encode(arguments: list[str]) -> str:
 
 
 def _answer_packet(body: bytes) -> str:
-    cutout = Cutout.from_record(decode_body(load_schema("multiscale.Cutout"), body))
+    cutout = Cutout.from_record(decode_body(parsed_schema("multiscale.Cutout"), body))
     planes = [f"{p.kind}:{p.of}:{cutout.levels(p.kind, p.of).tobytes().hex()}" for p in cutout.planes]
     return " ".join(planes)
 
 
 def _answer_file(form: str, schema: str, data: str) -> str:
-    message, writer = _bytes(data) or b"", load_schema(schema)
+    message, writer = _bytes(data) or b"", parsed_schema(schema)
     if form == "container":
         records = list(read_container(message))
     elif form == "single-object":

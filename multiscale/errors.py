@@ -55,6 +55,8 @@ MORE_REASONS: dict[str, str] = {  # trouble outside the format itself
     "record": "6",  # a field is absent or of the wrong type
     "mosaic-size": "7.2",
     "variance": "3.3",  # a variance is valid where its image is not
+    "fits": "9.1",  # a file that is no FITS view of ours
+    "extra": "",  # an optional dependency is not installed
     "no-plane": "6.2",  # the caller asked for a plane that is not there
     "survey": "",  # a survey's packet lacks what a conversion needs
     "cutout-image": "",  # a survey's cutout image cannot be read

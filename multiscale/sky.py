@@ -32,7 +32,7 @@ def deproject(xi: Any, eta: Any, ra0: float, dec0: float) -> tuple[np.ndarray, n
     x, y = np.radians(np.asarray(xi, float)), np.radians(np.asarray(eta, float))
     s0, c0 = np.sin(np.radians(dec0)), np.cos(np.radians(dec0))
     a = np.arctan2(x, c0 - y * s0)
-    dec = np.arctan2((s0 + y * c0) * np.cos(a), c0 - y * s0)
+    dec = np.arctan2(s0 + y * c0, np.hypot(x, c0 - y * s0))  # right across a pole too
     return _in_circle(ra0 + np.degrees(a)), np.degrees(dec)
 
 

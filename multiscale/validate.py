@@ -80,7 +80,7 @@ def check_file(path: str | Path) -> Iterator[Finding]:
                 yield _finding(path, number, fault)
             number += 1
     except StampError as error:
-        yield _finding(path, None, error.within(f"after {number} packets"))
+        yield _finding(path, None, error)
 
 
 def schema_faults(schema: Any) -> Iterator[StampError]:
@@ -115,7 +115,12 @@ def schema_faults(schema: Any) -> Iterator[StampError]:
 
 
 def _evolution_faults(ours: Any, theirs: Any, where: str) -> Iterator[StampError]:
-    for trouble in check_evolution(ours, theirs):
+    try:
+        troubles = check_evolution(ours, theirs)
+    except StampError as error:
+        yield error.within(where)
+        return
+    for trouble in troubles:
         yield RecordError(
             "schema", trouble.message, "a schema that this version can read", f"{where}.{trouble.path}"
         )

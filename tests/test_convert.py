@@ -132,3 +132,14 @@ def test_rice_costs_less_than_raw_and_a_coarser_step_less_than_a_finer():
     )
     assert raw > 3 * fine > 3 * coarse
     assert raw > 3 * 4 * 832  # the payloads alone
+
+
+def test_the_sky_is_right_across_a_pole():
+    from multiscale.sky import deproject, project
+
+    for dec0 in (89.9998, -89.9998, 0.0, 60.0):
+        for xi, eta in ((0.0, 0.0005), (0.0003, -0.0005), (-0.0004, 0.0001)):
+            ra, dec = deproject(xi, eta, 40.0, dec0)
+            assert 0 <= ra < 360
+            assert abs(dec) <= 90
+            np.testing.assert_allclose(project(ra, dec, 40.0, dec0), (xi, eta), atol=1e-12)

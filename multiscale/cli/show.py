@@ -69,7 +69,7 @@ def export(
     """
     if packet is not None:
         alert = pick(path, packet)
-        _write(_cutout(alert), output, format_, alert_title(alert))
+        _write(alert, output, format_)
         typer.echo(output)
         return
     if output.is_file():
@@ -79,7 +79,7 @@ def export(
     for number, alert in open_packets(path):
         target = output / f"{path.stem}_{number:05d}{_SUFFIX[format_]}"
         try:
-            _write(_cutout(alert), target, format_, alert_title(alert))
+            _write(alert, target, format_)
         except StampError as error:
             typer.echo(f"{path}: packet {number}: {error}")
             n_reported += 1
@@ -88,17 +88,19 @@ def export(
     raise typer.Exit(1 if n_reported else 0)
 
 
-def _write(cutout: Cutout, target: Path, format_: Format, title: str) -> None:
+def _write(alert: Alert | EmbeddedAlert, target: Path, format_: Format) -> None:
+    cutout = _cutout(alert)
     if format_ is Format.PNG:
         from ..plot import save_png
 
-        save_png(cutout, target, title=title)
+        save_png(cutout, target, title=alert_title(alert))
     elif format_ is Format.NPZ:
         write_npz(cutout, target)
     else:
-        from ..fits import write_fits, write_mosaic
+        from ..fits import alert_header, write_fits, write_mosaic
 
-        (write_fits if format_ is Format.FITS else write_mosaic)(cutout, target)
+        write = write_fits if format_ is Format.FITS else write_mosaic
+        write(cutout, target, header=alert_header(alert))
 
 
 def write_npz(cutout: Cutout, target: Path) -> None:
