@@ -270,7 +270,7 @@ def _answer_packet(body: bytes) -> str:
 def _answer_file(form: str, schema: str, data: str) -> str:
     message, writer = _bytes(data) or b"", parsed_schema(schema)
     if form == "container":
-        records = list(read_container(message))
+        records = list(read_container(message, reader_schema=writer))
     elif form == "single-object":
         records = [decode_single(message, [writer])]
     elif form == "confluent":

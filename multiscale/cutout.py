@@ -47,7 +47,9 @@ _BLOCK_BYTES = 1 << 22  # of footprints: memory does not grow with the number of
 class Record(BaseModel):
     """A record of the schema: Python names here, camelCase on the wire. Frozen; later fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", defer_build=True
+    )
 
     def to_record(self) -> dict[str, Any]:
         """Return the record as a dictionary with the wire's names, ready for an Avro writer."""
@@ -189,17 +191,18 @@ class Cutout(Record):
 
         Raises RecordError. A plane of a later version's kind or encoding is kept and refused on use (6.3).
         """
-        is_checked = True
         try:
             check_cutout(record, later_symbols=True)  # first: the version, and the limits of 7.1
         except StampError:
             raise
-        except (LookupError, TypeError, ValueError, ArithmeticError):
-            is_checked = False  # no reader's record: a default left out, or another type
-        cutout = super().from_record(record)
-        if not is_checked:
+        except LookupError:  # what has a default may be left out
+            cutout = super().from_record(record)
             check_cutout(cutout.to_record(), later_symbols=True)
-        return cutout
+            return cutout
+        except (TypeError, ValueError, ArithmeticError) as error:
+            super().from_record(record)  # names the field, if not even a conversion would do
+            raise RecordError("record", str(error), "values of the schema's types") from None
+        return super().from_record(record)
 
     @property
     def geometry(self) -> Geometry:
