@@ -215,7 +215,8 @@ def answer(line: str) -> str:
         if operation == "encode":
             return f"{identifier} ok {_answer_encode(arguments.split(' '))}"
         if operation == "packet":
-            return f"{identifier} ok {_answer_packet(_bytes(arguments) or b'')}".rstrip()  # it may have no planes
+            planes = _answer_packet(_bytes(arguments) or b"")
+            return f"{identifier} ok {planes}".rstrip()  # there may be none
         if operation == "file":
             return f"{identifier} ok {_answer_file(*arguments.split(' '))}"
     except StampError as error:

@@ -325,7 +325,7 @@ def test_a_packet_is_refused_for_the_published_reason(vector):
 def read_file(vector):
     data, writer = unhex(vector["bytes"]), load_schema(vector["schema"])
     if vector["form"] == "container":
-        return list(avro.read_container(data))
+        return list(avro.read_container(data, reader_schema=writer))
     if vector["form"] == "single-object":
         return [avro.decode_single(data, [writer])]
     assert vector["form"] == "confluent"
