@@ -25,7 +25,7 @@ def one_input(data: bytes) -> None:
     if not data:
         return
     form, message = data[0] % 5, data[1:]
-    cutout_schema = schema.load_schema("multiscale.Cutout")
+    cutout_schema = schema.parsed_schema("multiscale.Cutout")
     try:
         if form == 0:
             decode_record(wire.decode_body(schema.parsed_schema("multiscale.Cutout"), message))
@@ -34,7 +34,7 @@ def one_input(data: bytes) -> None:
                 decode_record(record)
         elif form == 2:
             decode_record(
-                wire.decode_single(message, [cutout_schema, schema.load_schema("multiscale.Alert")])
+                wire.decode_single(message, [cutout_schema, schema.parsed_schema("multiscale.Alert")])
             )
         elif form == 3:
             decode_record(wire.decode_confluent(message, {1: cutout_schema}))

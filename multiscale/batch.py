@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from .errors import RecordError, StampError
 from .geometry import Geometry
 from .packet import cutout_record
 from .rules import check_cutout, later_symbol
+
+
+_Record = Mapping[str, Any]
+_Member = tuple[int, _Record, Sequence[_Record]]  # which packet, its cutout, those of its planes that count
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
         except (KeyError, TypeError, AttributeError) as error:  # not what an Avro reader gives
             refused[index] = RecordError("record", f"{type(error).__name__} {error}", "a complete record")
         else:
-            members[key].append(_Member(index, cutout, planes))
+            members[key].append((index, cutout, planes))
     groups = [_decode_group(key, group, refused) for key, group in members.items()]
     if strict and refused:
         first = min(refused)
@@ -93,17 +97,9 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
     return Batch(tuple(groups), refused, tuple(empty), {i: faults for i, faults in later.items() if faults})
 
 
-class _Member(NamedTuple):
-    """A packet of a group."""
-
-    number: int  # among the records given
-    cutout: Mapping[str, Any]
-    planes: Sequence[Mapping[str, Any]]  # of the cutout, those of a later version left out
-
-    def place(self, j: int) -> str:
-        """Return where ``planes[j]`` is in the cutout."""
-        i = next(i for i, plane in enumerate(self.cutout["planes"]) if plane is self.planes[j])
-        return f"planes[{i}]"
+def _place(cutout: Mapping[str, Any], plane: Mapping[str, Any]) -> str:
+    """Return where ``plane`` is in ``cutout``."""
+    return f"planes[{next(i for i, other in enumerate(cutout['planes']) if other is plane)}]"
 
 
 def _decode_group(key: tuple[Any, ...], members: list[_Member], refused: dict[int, StampError]) -> Group:
@@ -117,26 +113,26 @@ def _decode_group(key: tuple[Any, ...], members: list[_Member], refused: dict[in
     for is_mask in (False, True):
         columns = [j for j, (kind, _) in enumerate(kinds) if (kind == "MASK") == is_mask]
         # column after column, so that each plane's stack is contiguous
-        planes = [member.planes[j] for j in columns for member in members]
+        planes = [member[2][j] for j in columns for member in members]
         stack, failures = decode_planes(planes, geometry)
         for row, error in failures.items():
-            bad.setdefault(row % n, error.within(members[row % n].place(columns[row // n])))
+            bad.setdefault(row % n, error.within(_place(members[row % n][1], planes[row])))
         for position, j in enumerate(columns):
             levels[keys[j]] = stack[position * n : (position + 1) * n]
-    refused.update({members[i].number: error for i, error in bad.items()})
+    refused.update({members[i][0]: error for i, error in bad.items()})
     if bad:
         good = [i for i in range(n) if i not in bad]
         levels = {name: array[good] for name, array in levels.items()}
         members = [members[i] for i in good]
-    cutouts = [member.cutout for member in members]
-    by_plane = list(zip(*[member.planes for member in members], strict=True)) or [()] * len(keys)
+    numbers, cutouts, sent = zip(*members, strict=True) if members else ((), (), ())
+    by_plane = list(zip(*sent, strict=True)) or [()] * len(keys)
 
     def column(name: str, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         return np.array([row[name] for row in rows], np.float32)  # None becomes NaN
 
     return Group(
         geometry=geometry,
-        indices=np.array([member.number for member in members], np.int64),
+        indices=np.array(numbers, np.int64),
         levels={name: levels[name] for name in keys},
         dx=column("dx", cutouts),
         dy=column("dy", cutouts),

@@ -25,7 +25,7 @@ MIN_EXPONENT, MAX_EXPONENT = -119, 101
 MAX_QUANTUM = 1 << 24
 MAX_MASK = 0xFFFF
 FLOAT, MASK = np.dtype("<f4"), np.dtype("<u2")
-_BLOCK_BYTES = 1 << 18  # of levels: what is made on the way to them stays in a core's cache
+_BLOCK_BYTES = 1 << 19  # of levels: what is made on the way to them stays in a core's cache
 REDUCTION = {  # wire kind -> how its levels are reduced
     "SCIENCE": "science",
     "TEMPLATE": "science",
