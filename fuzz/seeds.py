@@ -29,14 +29,19 @@ def c_seed(vector: Vector) -> bytes | None:
     return head + bitmap + bytes.fromhex(v["payload"])
 
 
-def packet_seed(vector: Vector) -> bytes:
+FORMS = {
+    "container": (1, 4, 5),
+    "single-object": (2,),
+    "confluent": (3,),
+}  # as fuzz/packet_decoder.py has them
+
+
+def packet_seeds(vector: Vector) -> list[bytes]:
     """Return a packet or file vector as fuzz/packet_decoder.py reads it: one byte of form, then the bytes."""
     v = vector.data
     if vector.operation == "packet":
-        return b"\x00" + bytes.fromhex(v["record"])
-    return bytes([{"container": 1, "single-object": 2, "confluent": 3}[v["form"]]]) + bytes.fromhex(
-        v["bytes"]
-    )
+        return [b"\x00" + bytes.fromhex(v["record"])]
+    return [bytes([form]) + bytes.fromhex(v["bytes"]) for form in FORMS[v["form"]]]
 
 
 def main() -> None:
@@ -45,17 +50,17 @@ def main() -> None:
     counts = {}
     for vector in load_vectors():
         if vector.operation == "decode":
-            name, seed = "c", c_seed(vector)
+            name, seeds = "c", [c_seed(vector)]
         elif vector.operation in ("packet", "file"):
-            name, seed = "packet", packet_seed(vector)
+            name, seeds = "packet", packet_seeds(vector)
         else:
-            continue
-        if seed is None or len(seed) > LARGEST:
             continue
         folder = corpus / name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"seed-{zlib.crc32(seed):08x}").write_bytes(seed)
-        counts[name] = counts.get(name, 0) + 1
+        for seed in seeds:
+            if seed is not None and len(seed) <= LARGEST:
+                (folder / f"seed-{zlib.crc32(seed):08x}").write_bytes(seed)
+                counts[name] = counts.get(name, 0) + 1
     print("seeds:", ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 

@@ -20,9 +20,12 @@ from .geometry import Geometry
 from .packet import cutout_record
 from .rules import check_cutout, later_symbol
 
-
 _Record = Mapping[str, Any]
 _Member = tuple[int, _Record, Sequence[_Record]]  # which packet, its cutout, those of its planes that count
+
+
+# what a record raises that was read with another schema than ours, or made by hand
+_NOT_OURS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,11 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
             )
         except StampError as error:
             refused[index] = error
-        except (KeyError, TypeError, AttributeError) as error:  # not what an Avro reader gives
-            refused[index] = RecordError("record", f"{type(error).__name__} {error}", "a complete record")
+        except _NOT_OURS as error:
+            refused[index] = _incomplete(error)
         else:
             members[key].append((index, cutout, planes))
-    groups = [_decode_group(key, group, refused) for key, group in members.items()]
+    groups = [group for key, alike in members.items() for group in _decode_alike(key, alike, refused)]
     if strict and refused:
         first = min(refused)
         raise refused[first].within(f"records[{first}]")
@@ -100,6 +103,25 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
 def _place(cutout: Mapping[str, Any], plane: Mapping[str, Any]) -> str:
     """Return where ``plane`` is in ``cutout``."""
     return f"planes[{next(i for i, other in enumerate(cutout['planes']) if other is plane)}]"
+
+
+def _decode_alike(
+    key: tuple[Any, ...], members: list[_Member], refused: dict[int, StampError]
+) -> list[Group]:
+    """Decode packets that agree in geometry and planes, even where one is not what a reader of ours gives."""
+    try:
+        return [_decode_group(key, members, refused)]
+    except _NOT_OURS as error:
+        if len(members) == 1:
+            refused[members[0][0]] = _incomplete(error)
+            return []
+    return [group for member in members for group in _decode_alike(key, [member], refused)]
+
+
+def _incomplete(error: Exception) -> StampError:
+    if isinstance(error, StampError):
+        return error
+    return RecordError("record", f"{type(error).__name__} {error}", "a record read with our schema (8.5)")
 
 
 def _decode_group(key: tuple[Any, ...], members: list[_Member], refused: dict[int, StampError]) -> Group:

@@ -17,7 +17,9 @@ from multiscale.schema import load_schema
 def alerts(tmp_path):
     path = tmp_path / "survey.avro"
     write_samples(path, survey="ztf", n=3)
-    return [alert for _, alert in open_packets(path)]
+    first = tmp_path / "first.avro"
+    ms.write_alerts(first, (alert for _, alert in open_packets(path)))
+    return list(ms.read_alerts(first))  # with the numbers as they travel, in binary32
 
 
 def same(a, b):
