@@ -107,9 +107,8 @@ def cutout_faults(record: Record) -> Faults:
         if key in seen and later_symbol(plane) is None:  # two later kinds both read as UNKNOWN
             yield RecordError("plane-duplicate", "/".join(key), "each (kind, of) once", f"planes[{i}]")
         seen.add(key)
-        if not _is_plain(plane):
-            for fault in plane_faults(plane, one_level=one_level):
-                yield fault.within(f"planes[{i}]")
+        for fault in plane_faults(plane, one_level=one_level):
+            yield fault.within(f"planes[{i}]")
     if missing:
         yield from _missing_faults(missing, seen)
 
@@ -167,7 +166,7 @@ def _is_plain_cutout(record: Record) -> bool:
     size, n_levels, clipped, planes = record["size"], record["nLevels"], record["clipped"], record["planes"]
     dx, dy, sky = record["dx"], record["dy"], record["sky"]
     x_low, x_high, y_low, y_high = clipped["xLow"], clipped["xHigh"], clipped["yLow"], clipped["yHigh"]
-    return (
+    if not (
         record["specVersion"] == SPEC_VERSION
         and size % 4 == 0
         and 4 <= size <= MAX_SIZE
@@ -180,28 +179,28 @@ def _is_plain_cutout(record: Record) -> bool:
         and x_low + x_high <= size << n_levels - 1 >= y_low + y_high
         and (record["clippedBy"] == "UNKNOWN" or x_low + x_high + y_low + y_high > 0)
         and len(planes) <= MAX_PLANES
-        and all(map(_is_plain, planes))
-        and len({plane["kind"] for plane in planes}) == len(planes)
         and not record["missing"]
-    )
-
-
-def _is_plain(plane: Record) -> bool:
-    """True for most planes: none of the rules of ``plane_faults`` can be broken."""
-    background, noise = plane["background"], plane["noise"]
-    return (
-        plane["kind"] in FLUX_KINDS
-        and plane["of"] == "NONE"
-        and plane["encoding"] in _ENCODINGS
-        and plane["sharedCenter"]
-        and len(plane["unit"]) <= MAX_NAME
-        and 0 <= plane["crc32"] <= 0xFFFFFFFF
-        and (background is None or -_INF < background < _INF)
-        and (noise is None or 0 <= noise < _INF)
-        and plane["psf"] is None
-        and plane["psfFwhm"] is None
-        and not plane["maskBits"]
-    )
+    ):
+        return False
+    kinds = set()
+    for plane in planes:
+        background, noise = plane["background"], plane["noise"]
+        if not (
+            plane["kind"] in FLUX_KINDS
+            and plane["of"] == "NONE"
+            and plane["encoding"] in _ENCODINGS
+            and plane["sharedCenter"]
+            and len(plane["unit"]) <= MAX_NAME
+            and 0 <= plane["crc32"] <= 0xFFFFFFFF
+            and (background is None or -_INF < background < _INF)
+            and (noise is None or 0 <= noise < _INF)
+            and plane["psf"] is None
+            and plane["psfFwhm"] is None
+            and not plane["maskBits"]
+        ):
+            return False
+        kinds.add(plane["kind"])
+    return len(kinds) == len(planes)
 
 
 def plane_faults(plane: Record, *, one_level: bool = False) -> Faults:
