@@ -30,7 +30,7 @@ def api() -> str:
             continue
         parts.append(f"\n## `{name}{_signature(item)}`\n\n{_doc(item)}\n")
         if inspect.isclass(item):
-            for attribute, member in vars(item).items():
+            for attribute, member in list(vars(item).items()):  # pydantic adds some on the way
                 function = getattr(member, "__func__", getattr(member, "fget", member))
                 if attribute.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
                     continue
