@@ -10,7 +10,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 VENV=.venv
-EXTRAS=dev,fits,plot,bench
+EXTRAS=dev,fits,plot,bench,fuzz
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -78,9 +78,11 @@ install_compilers() {
     for pair in gcc:gcc,libc6-dev node:nodejs rustc:rustc javac:default-jdk-headless; do
         command -v "${pair%%:*}" >/dev/null || packages="$packages $(echo "${pair#*:}" | tr , ' ')"
     done
+    command -v clang >/dev/null || command -v clang-14 >/dev/null ||
+        packages="$packages clang-14 libclang-rt-14-dev llvm-14" # libFuzzer, for the C decoder
     # shellcheck disable=SC2086  # one word per package
     [ -z "$packages" ] || apt_install $packages ||
-        say "without them, the tests of the decoders in those languages are skipped"
+        say "without them, the tests of the decoders in those languages and their fuzzing are skipped"
 }
 
 case "${1:-}" in

@@ -67,7 +67,7 @@ def table(stream: Stream, layouts: list[Layout], geometry: Geometry, alerts: int
         gbit = layout.n_bytes * 8e-9 / stream.seconds_per_visit
         lines.append(
             f"{layout.name:42} {layout.n_bytes:>9,.0f} {layout.n_bytes * visit / 1e6:>9,.1f} "
-            f"{layout.n_bytes * stream.alerts_per_night / 1e9:>9,.1f} {gbit * visit:>8.3f} "
-            f"{gbit * stream.peak_alerts_per_visit:>8.3f}  {layout.basis}"
+            f"{layout.n_bytes * stream.alerts_per_night / 1e9:>9,.1f} {gbit * visit:>8.4f} "
+            f"{gbit * stream.peak_alerts_per_visit:>8.4f}  {layout.basis}"
         )
     return "\n".join(lines)
