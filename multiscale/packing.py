@@ -181,10 +181,10 @@ def _unpack_small(
     row[: values.size] = values.ravel()
     end = values.size
     for four in sources:
-        pixels = list(row.take(four, mode="clip").astype(np.float64))
-        mean = mean_of_four(pixels, kind)
+        pixels = row.take(four, mode="clip").astype(np.float64)
+        mean = mean_of_four(list(pixels), kind)
         if has_invalid and (some := np.flatnonzero(mean != mean)).size:
-            mean[some] = mean_of_valid([part[some] for part in pixels], kind)
+            mean[some] = mean_of_valid(pixels[:, some], kind)
         begin, end = end, end + mean.size
         row[begin:end] = mean  # rounds
     row.take(places, mode="clip", out=out)

@@ -69,10 +69,11 @@ def _mend(mean: Any, image: Any, kind: str) -> None:
     if xp is np:  # a quarter of the time of what follows
         index, width = np.flatnonzero(some), mean.shape[-1]
         first = 2 * (index + width * (index // width))  # pixel (0, 0) of each block in the flat image
-        flat = image.reshape(-1)
-        np.put(mean, index, mean_of_valid([flat[first + k] for k in (0, 1, 2 * width, 2 * width + 1)], kind))
+        below = np.array([[0], [1], [2 * width], [2 * width + 1]])
+        np.put(mean, index, mean_of_valid(image.reshape(-1)[first + below], kind))
     else:
-        mean[some] = mean_of_valid([image[..., i::2, j::2][some] for i in (0, 1) for j in (0, 1)], kind)
+        four = xp.stack([image[..., i::2, j::2][some] for i in (0, 1) for j in (0, 1)])
+        mean[some] = mean_of_valid(four, kind)
 
 
 def mean_of_four(four: Sequence[Any], kind: str) -> Any:
@@ -82,16 +83,16 @@ def mean_of_four(four: Sequence[Any], kind: str) -> Any:
     return mean
 
 
-def mean_of_valid(four: Sequence[Any], kind: str) -> Any:
-    """Return ``mean_of_four`` of flat arrays over those of the four that are not NaN."""
-    xp = array_namespace(four[0])
-    valid = [part == part for part in four]
-    nothing = xp.full_like(four[0], _NOTHING)
-    mean = _sum_in_order([xp.where(where, part, nothing) for part, where in zip(four, valid, strict=True)])
-    count = cast(valid[0], xp.float64)
-    for where in valid[1:]:
-        count += cast(where, xp.float64)
+def mean_of_valid(four: Any, kind: str) -> Any:
+    """Return ``mean_of_four`` of (4, n) pixels over those of the four that are not NaN."""
+    xp = array_namespace(four)
+    valid = four == four
+    count = xp.sum(cast(valid, xp.float64), axis=0)
     count[count == 0] = math.nan  # none is valid
+    filled = xp.where(
+        valid, cast(four, xp.float64), xp.asarray(_NOTHING, dtype=xp.float64, device=device_of(four))
+    )
+    mean = _sum_in_order([filled[i, ...] for i in range(4)])
     mean /= count * count if kind == "variance" else count
     return mean
 

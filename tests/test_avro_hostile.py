@@ -151,7 +151,7 @@ def test_decoded_values_take_no_more_than_was_reckoned(kind, value, container_ki
     """The longest body allowed is MEMORY / (memory for each byte); so the latter must be an upper bound."""
     import tracemalloc
 
-    from multiscale import body as body_module
+    from multiscale.avro import body as body_module
 
     values = [value(i) for i in range(2000)]
     schema = one_field({"type": "array", "items": kind})

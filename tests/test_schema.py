@@ -174,7 +174,7 @@ def test_the_embedded_field_is_last_optional_and_the_rest_untouched():
 
 
 def test_an_alert_without_a_cutout_is_one_byte_longer():
-    from multiscale.body import encode_body
+    from multiscale.avro import encode_body
 
     record = {"id": 1, "source": {"flux": 2.0, "band": "g"}, "earlier": None}
     with_field = encode_body(embed_cutout(whole_survey()), record)

@@ -50,7 +50,7 @@ def oracle_levels(pixels: np.ndarray, cutout: Cutout, center: tuple[int, int]) -
 
 
 def rice_errors(raw: Cutout, rice: Cutout, name: str) -> dict[str, float | bool]:
-    """Return how far a RICE plane is from RAW: in half steps where sent and in shared centres, and in sigma."""
+    """Return how far a RICE plane is from RAW: in half steps, sent or in a shared centre, and in sigma."""
     plane = rice.plane(name)
     truth, found = raw.levels(name).astype(float), rice.levels(name).astype(float)
     if plane.encoding == "RAW":
@@ -109,20 +109,25 @@ def measure() -> list[Requirement]:
     rms = summary([e["rms_sigma"] for e in in_rice])
     level0 = summary([e["rms_level_0"] for e in in_rice])
     print(
-        f"rms error of the 64 to 256 pixels of level 0 alone: median {level0['median']:.3f}, at most {level0['max']:.3f}"
+        "rms error of the 64 to 256 pixels of level 0 alone: "
+        f"median {level0['median']:.3f}, at most {level0['max']:.3f}"
     )
     print(f"{counts['alerts']} alerts, {counts['planes']} planes ({counts['with_nan']} with invalid pixels,")
     print(f"{counts['clipped']} alerts at the edge of the chip); {len(in_rice)} planes in RICE, the rest RAW")
+    sent, shared = (max(e[name] for e in in_rice) for name in ("sent", "shared"))
+    same = sum(e["same_validity"] for e in in_rice)
     requirements = [
-        all_of("RAW: planes bit-identical to the rule applied to the original", counts["identical"], counts["planes"]),
-        at_most("RICE: largest error of a sent value, half steps of its level", max(e["sent"] for e in in_rice), 1),
-        at_most("RICE: largest error of a shared centre, half level-0 steps", max(e["shared"] for e in in_rice), 1),
-        all_of("RICE: planes whose invalid pixels are those of RAW", sum(e["same_validity"] for e in in_rice), len(in_rice)),
+        all_of(
+            "RAW: planes bit-identical to the rule on the original", counts["identical"], counts["planes"]
+        ),
+        at_most("RICE: largest error of a sent value, half steps of its level", sent, 1),
+        at_most("RICE: largest error of a shared centre, half level-0 steps", shared, 1),
+        all_of("RICE: planes whose invalid pixels are those of RAW", same, len(in_rice)),
         at_most("RICE at sigma/4: rms error of sent values, median", rms["median"], 0.08, " sigma"),
         at_most("RICE at sigma/4: rms error of sent values, largest", rms["max"], 0.11, " sigma"),
         all_of("decoded packets that encode to the same bytes", counts["again"], counts["alerts"]),
         all_of("packets that decode alike alone and in a batch", counts["batch"], counts["alerts"]),
-    ]  # fmt: skip
+    ]
     save("fidelity", {"counts": counts, "rms_sigma": rms, "rms_sigma_level_0": level0}, requirements)
     return requirements
 

@@ -1,4 +1,4 @@
-"""Rates of the codec as ratios to FITS readers and memory copies of the same run: `python -m benchmarks.speed`.
+"""Rates of the codec beside FITS readers and memory copies in the same run: `python -m benchmarks.speed`.
 
 Everything in this process runs on one thread. Competitors take turns within each round, and the medians of
 the rounds are compared, so that what else the machine does falls on all alike.
@@ -33,8 +33,11 @@ from benchmarks.common import (  # noqa: E402
 from benchmarks.speed.imports import import_ratio  # noqa: E402
 from benchmarks.speed.visit import peak_visit  # noqa: E402
 from multiscale import Cutout, Geometry, build_levels, decode_batch, pack, unpack  # noqa: E402
-from multiscale.avro import decode_body, encode_body  # noqa: E402
-from multiscale.body import Schema  # noqa: E402
+from multiscale.avro import (  # noqa: E402
+    Schema,
+    decode_body,
+    encode_body,
+)
 from multiscale.convert import Options, encode_survey_cutout  # noqa: E402
 from multiscale.schema import load_schema  # noqa: E402
 
@@ -203,24 +206,26 @@ def measure() -> list[Requirement]:
     visit = peak_visit()
     imports = import_ratio()
     print(f"\nimport multiscale: {imports:.2f} times the import of its four dependencies")
+
+    def ratio(name: str, survey: str, run: str, limit: float) -> Requirement:
+        return at_least(f"{survey.upper()}, {name}", ratios[survey, run], limit)
+
+    fits, ccd = "x gunzip + FITS", "x CCDData.read"
     requirements = [
-        at_least("ZTF, one at a time, bytes to levels, x gunzip + FITS", ratios["ztf", "one by one, RAW"], 15),
-        at_least("LSST, one at a time, x CCDData.read", ratios["lsst", "one by one, RAW"], 80),
-        at_least("ZTF, batch from records, x gunzip + FITS", ratios["ztf", "batch from records, RAW"], 120),
-        at_least("LSST, batch from records, x CCDData.read", ratios["lsst", "batch from records, RAW"], 250),
-        at_least("ZTF, batch from Avro bytes, x gunzip + FITS", ratios["ztf", "batch from bytes, RAW"], 35),
-        at_least("LSST, batch from Avro bytes, x CCDData.read", ratios["lsst", "batch from bytes, RAW"], 120),
-        at_least("ZTF, RICE batch from records, x gunzip + FITS", ratios["ztf", "batch from records, RICE"], 25),
-        *[
-            at_most(f"{name}, copies", value, _copy_limit(name))
-            for name, value in multiples.items()
-        ],
+        ratio(f"one at a time, bytes to levels, {fits}", "ztf", "one by one, RAW", 15),
+        ratio(f"one at a time, bytes to levels, {ccd}", "lsst", "one by one, RAW", 80),
+        ratio(f"batch from records, {fits}", "ztf", "batch from records, RAW", 120),
+        ratio(f"batch from records, {ccd}", "lsst", "batch from records, RAW", 250),
+        ratio(f"batch from Avro bytes, {fits}", "ztf", "batch from bytes, RAW", 35),
+        ratio(f"batch from Avro bytes, {ccd}", "lsst", "batch from bytes, RAW", 120),
+        ratio(f"RICE batch from records, {fits}", "ztf", "batch from records, RICE", 25),
+        *[at_most(f"{name}, copies", value, _copy_limit(name)) for name, value in multiples.items()],
         *[
             at_most(f"40,000 alerts, {name}, 2 processes", taken, 10, " s")
             for name, taken in visit["seconds"].items()
         ],
         at_most("import multiscale, x its four dependencies", imports, 1.4),
-    ]  # fmt: skip
+    ]
     results = {"alerts_per_second": rates, "copies": multiples, "visit": visit, "import_ratio": imports}
     save("speed", results, requirements)
     return requirements

@@ -11,8 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from multiscale import Geometry, Placement, decode_batch, encode_cutouts
-from multiscale.avro import decode_body, encode_body
-from multiscale.body import Schema
+from multiscale.avro import Schema, decode_body, encode_body
 from multiscale.schema import load_schema
 
 N_ALERTS = 40_000
@@ -70,7 +69,8 @@ def peak_visit() -> dict:
     """Return the seconds that a peak visit takes in each layout, and where they go."""
     out: dict = {"seconds": {}, "stages": {}}
     print(
-        f"\na peak LSST visit, {N_ALERTS:,} alerts of three planes, statistics measured, {N_PROCESSES} processes"
+        f"\na peak LSST visit, {N_ALERTS:,} alerts of three planes, statistics measured, "
+        f"{N_PROCESSES} processes"
     )
     print(f"  {'layout':12} {'seconds':>8}   of each process: encode, serialise, validate   bytes")
     with ProcessPoolExecutor(N_PROCESSES) as pool:

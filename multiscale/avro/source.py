@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from .errors import WireError
+from ..errors import WireError
 
 Source = str | Path | bytes | BinaryIO
 _CHUNK = 1 << 20  # bytes asked for at once, so that a false length costs no memory

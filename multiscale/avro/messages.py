@@ -1,9 +1,4 @@
-"""Avro on the wire: containers, single-object messages, Confluent frames (section 8).
-
-Every reader takes the schema that the data were written with (8.5), never one that happens to be at hand.
-Whatever the bytes, nothing but StampError comes out, in bounded memory. Records are dicts as fastavro makes
-them, but for logical types, of which they hold the number or bytes that were sent.
-"""
+"""Single messages: single-object encoding and Confluent frames, and files of any form (8.2, 8.3)."""
 
 from __future__ import annotations
 
@@ -11,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import SchemaError, WireError
+from ..schema import load_schema
 from .body import AnySchema, Schema, decode_body, encode_body
 from .container import (
     CONFLUENT_MAGIC,
@@ -19,32 +16,8 @@ from .container import (
     Form,
     detect,
     first_bytes,
-    read_container,
-    write_container,
 )
-from .errors import SchemaError, WireError
-from .schema import load_schema
 from .source import Input, Source
-
-__all__ = [
-    "AnySchema",
-    "ContainerReader",
-    "Form",
-    "MessageReader",
-    "Schema",
-    "Source",
-    "confluent_id",
-    "decode_body",
-    "decode_confluent",
-    "decode_single",
-    "detect",
-    "encode_body",
-    "encode_confluent",
-    "encode_single",
-    "read_container",
-    "read_messages",
-    "write_container",
-]
 
 
 def encode_single(schema: AnySchema, record: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ import importlib
 import zlib
 from typing import Any
 
-from .errors import WireError
+from ..errors import WireError
 
 CODECS = ("null", "deflate", "zstandard", "snappy")
 _ZSTANDARD = (

@@ -10,10 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
+from ..errors import SchemaError, StampError, WireError
+from ..schema import repair_schema
 from .body import AnySchema, Schema, check_resolution, decode_part, encode_body, make_ready, resolve
 from .codecs import check_codec, compress, decompress
-from .errors import SchemaError, StampError, WireError
-from .schema import repair_schema
 from .source import Input, Source
 
 Form = Literal["container", "single-object", "confluent", "unknown"]

@@ -18,9 +18,9 @@ from typing import Any
 import fastavro
 import fastavro.validation
 
-from .errors import RecordError, SchemaError, StampError, WireError
-from .evolution import compatible_reader
-from .schema import (
+from ..errors import RecordError, SchemaError, StampError, WireError
+from ..evolution import compatible_reader
+from ..schema import (
     FAULTS,
     HINTS,
     MAX_DEPTH,
