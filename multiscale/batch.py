@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from .cutout import PlaneKey, plane_key
 from .encoding import decode_planes
 from .errors import RecordError, StampError
 from .geometry import Geometry
+from .keys import PlaneKey, plane_key
 from .packet import cutout_record
 from .rules import check_cutout, later_symbol
 
@@ -73,8 +73,9 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
             if cutout is None:
                 empty.append(index)
                 continue
+            has_later = check_cutout(cutout, later_symbols=True)
             planes = cutout["planes"]
-            if check_cutout(cutout, later_symbols=True):
+            if has_later:
                 faults = [later_symbol(plane) for plane in planes]
                 later[index] = tuple(
                     fault.within(f"planes[{j}]") for j, fault in enumerate(faults) if fault is not None

@@ -216,6 +216,11 @@ def test_a_field_of_another_type_refuses_its_packet_only(name, junk):
     assert list(batch.refused) == [1] or (name, junk) == ("sky", None) or name == "missing"
 
 
+def test_another_major_version_is_named_before_anything_else():
+    batch = decode_batch([{"cutoutMultiscale": {"specVersion": "2.0", "tiles": 5}}], strict=False)
+    assert batch.refused[0].reason == "version"
+
+
 def test_records_are_left_as_they_were():
     records = [record_of(PLANE_SETS[2], seed=i, encoding="rice") for i in range(3)]
     records[1]["planes"][0]["kind"] = "UNKNOWN"

@@ -105,6 +105,8 @@ def test_the_example_of_clause_2_2():
 
 
 @given(st.integers(-100, 100), st.floats(-2, 2))
+@example(31, -0.5)
+@example(31, 1.5)
 def test_a_position_in_a_cutout_is_within_a_pixel_of_the_corner(center, from_center):
     x = center + from_center
     if -0.5 <= x - center < 1.5:  # dx = x - (c - 1/2), c = center + 1
