@@ -6,7 +6,8 @@ What reads and writes files is loaded when it is first used, so that importing t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .cutout import Cutout, Plane, encode_cutouts
+from .cutout import Cutout, Plane
+from .encode import encode_cutouts
 from .errors import (
     GeometryError,
     PayloadError,

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cutout import Cutout, PlaneKey, encode_cutouts
+from .cutout import Cutout
+from .encode import encode_cutouts
 from .geometry import Geometry, Placement
 from .inspection import avro_size
+from .keys import PlaneKey
 from .schema import parsed_schema
 
 N_SIMULATED = 40

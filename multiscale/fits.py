@@ -21,9 +21,10 @@ import numpy as np
 from pydantic.alias_generators import to_camel
 
 from .atomic import replacing
-from .cutout import Cutout, Plane, PlaneKey, plane_key
+from .cutout import Cutout, Plane
 from .errors import StampError, ViewError
 from .geometry import Geometry
+from .keys import PlaneKey, plane_key
 from .packet import Alert, EmbeddedAlert, alert_title
 from .pyramid import mosaic
 from .rules import check_version

@@ -12,8 +12,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from .cutout import Cutout, Record
+from .cutout import Cutout
 from .errors import RecordError
+from .record import Record
 from .rules import SPEC_VERSION, check_version
 
 EMBEDDED_FIELD = "cutoutMultiscale"

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from .atomic import replacing
-from .cutout import NO_DATA, OFF_IMAGE, Cutout, Plane
+from .cutout import Cutout, Plane
 from .errors import ViewError
+from .keys import NO_DATA, OFF_IMAGE
 
 try:
     from matplotlib import colormaps

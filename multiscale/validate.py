@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from .avro import read_messages
-from .cutout import NO_DATA, OFF_IMAGE, Cutout
+from .cutout import Cutout
 from .errors import RecordError, StampError
 from .evolution import check_evolution
 from .geometry import Placement
+from .keys import NO_DATA, OFF_IMAGE
 from .packet import EMBEDDED_FIELD, Alert, cutout_record
 from .pyramid import build_levels
 from .rules import cutout_faults

@@ -26,7 +26,8 @@ from multiscale import (
     encode_cutouts,
 )
 from multiscale import errors as all_errors
-from multiscale.cutout import Clipped, Missing, Sky, plane_key, wire_key
+from multiscale.cutout import Clipped, Missing, Sky
+from multiscale.keys import plane_key, wire_key
 from multiscale.noise import background_and_noise, median
 from multiscale.packet import alert_from_record, cutout_record
 from multiscale.rules import cutout_faults

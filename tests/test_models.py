@@ -15,8 +15,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticUndefined
 
 from multiscale import cutout, packet
-from multiscale.cutout import Record
 from multiscale.packet import EMBEDDED_FIELD, Alert
+from multiscale.record import Record
 from multiscale.schema import embed_cutout, load_schema, spec_folder
 
 pytestmark = pytest.mark.filterwarnings("error")

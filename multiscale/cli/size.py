@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from ..budget import OWN_LAYOUTS, STREAMS, Layout, Stream, layout_bytes
-from ..cutout import PlaneKey, wire_key
 from ..errors import StampError
 from ..geometry import PROFILES, Geometry, profile
+from ..keys import PlaneKey, wire_key
 from .common import chosen_geometry, joined, misuse
 
 
