@@ -1,7 +1,7 @@
 """Readers of surveys' own alert packets: planes, position, units and fields of one alert."""
 
-from multiscale.surveys.model import Missing, PlaneKey, SurveyAlert, SurveyCutout, Wcs
-from multiscale.surveys.read import detect_survey, read_survey_alert
+from .model import Missing, PlaneKey, SurveyAlert, SurveyCutout, Wcs
+from .read import detect_survey, read_survey_alert
 
 __all__ = [
     "read_survey_alert",

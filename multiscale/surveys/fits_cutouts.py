@@ -26,11 +26,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from multiscale.errors import SurveyError
-from multiscale.surveys import planes as planes_of
-from multiscale.surveys import records, ztf
-from multiscale.surveys.model import PlaneKey, SurveyAlert, SurveyCutout, Wcs
-from multiscale.surveys.wcs import wcs_of
+from ..errors import SurveyError
+from . import planes as planes_of
+from . import records, ztf
+from .model import PlaneKey, SurveyAlert, SurveyCutout, Wcs
+from .wcs import wcs_of
 
 
 class Survey(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from multiscale.errors import SurveyError
+from ..errors import SurveyError
 
 Value: TypeAlias = bool | int | float | str | None
 Header: TypeAlias = dict[str, Value]

@@ -32,11 +32,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from multiscale.errors import SurveyError
-from multiscale.surveys import fitsio, records
-from multiscale.surveys import planes as planes_of
-from multiscale.surveys.model import PlaneKey, SurveyAlert, SurveyCutout, Wcs
-from multiscale.surveys.wcs import wcs_of
+from ..errors import SurveyError
+from . import fitsio, records
+from . import planes as planes_of
+from .model import PlaneKey, SurveyAlert, SurveyCutout, Wcs
+from .wcs import wcs_of
 
 SURVEY: Final = "LSST"
 MAX_PSF: Final = 255  # pixels a side (specification 6.2)

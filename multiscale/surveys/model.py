@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from multiscale.sky import deproject, project
+from ..sky import deproject, project
 
 PlaneKey: TypeAlias = str | tuple[str, str]  # "science", or ("variance", "science")
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from multiscale.errors import SurveyError
-from multiscale.surveys import fitsio
-from multiscale.surveys.model import Missing, PlaneKey
+from ..errors import SurveyError
+from . import fitsio
+from .model import Missing, PlaneKey
 
 NO_DATA: Final = 2.0**125  # at least this in magnitude is invalid (specification 3.5)
 MAX_SIDE: Final = 4096  # pixels of a plane

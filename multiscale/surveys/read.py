@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from multiscale.surveys import fits_cutouts, lsst, ztf
-from multiscale.surveys.model import SurveyAlert
+from . import fits_cutouts, lsst, ztf
+from .model import SurveyAlert
 
 
 def read_survey_alert(

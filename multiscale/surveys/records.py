@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from multiscale.errors import SurveyError
-from multiscale.version import __version__
+from ..errors import SurveyError
+from ..version import __version__
 
 SPEC_VERSION: Final = "1.0"
 MJD_ZERO: Final = 2400000.5  # Julian Date of MJD 0

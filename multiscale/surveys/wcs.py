@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from multiscale.sky import deproject, project
-from multiscale.surveys.fitsio import Header, Value
-from multiscale.surveys.model import Wcs
+from ..sky import deproject, project
+from .fitsio import Header, Value
+from .model import Wcs
 
 PlaneMap: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 

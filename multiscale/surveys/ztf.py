@@ -27,10 +27,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from multiscale.errors import SurveyError
-from multiscale.surveys import planes as planes_of
-from multiscale.surveys import records
-from multiscale.surveys.model import Missing, PlaneKey, SurveyAlert, SurveyCutout
+from ..errors import SurveyError
+from . import planes as planes_of
+from . import records
+from .model import Missing, PlaneKey, SurveyAlert, SurveyCutout
 
 SURVEY: Final = "ZTF"
 PIXEL_SCALE: Final = 1.012  # arcsec
