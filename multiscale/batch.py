@@ -93,7 +93,7 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
             refused[index] = _incomplete(error)
         else:
             members[key].append((index, cutout, planes))
-    groups = [group for key, alike in members.items() for group in _decode_alike(key, alike, refused)]
+    groups = [_decode_alike(key, alike, refused) for key, alike in members.items()]
     if strict and refused:
         first = min(refused)
         raise refused[first].within(f"records[{first}]")
@@ -106,17 +106,20 @@ def _place(cutout: Mapping[str, Any], plane: Mapping[str, Any]) -> str:
     return f"planes[{next(i for i, other in enumerate(cutout['planes']) if other is plane)}]"
 
 
-def _decode_alike(
-    key: tuple[Any, ...], members: list[_Member], refused: dict[int, StampError]
-) -> list[Group]:
+def _decode_alike(key: tuple[Any, ...], members: list[_Member], refused: dict[int, StampError]) -> Group:
     """Decode packets that agree in geometry and planes, even where one is not what a reader of ours gives."""
     try:
-        return [_decode_group(key, members, refused)]
-    except _NOT_OURS as error:
-        if len(members) == 1:
-            refused[members[0][0]] = _incomplete(error)
-            return []
-    return [group for member in members for group in _decode_alike(key, [member], refused)]
+        return _decode_group(key, members, refused)
+    except _NOT_OURS:  # one of them; each alone tells which
+        ours = []
+        for member in members:
+            try:
+                _decode_group(key, [member], {})
+            except _NOT_OURS as error:
+                refused[member[0]] = _incomplete(error)
+            else:
+                ours.append(member)
+    return _decode_group(key, ours, refused)
 
 
 def _incomplete(error: Exception) -> StampError:

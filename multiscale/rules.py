@@ -42,8 +42,6 @@ Faults = Iterator[RecordError]
 
 def check_version(version: str) -> None:
     """Raise RecordError("version") unless ``version`` is MAJOR.MINOR of a major this package reads (10.1)."""
-    if version == SPEC_VERSION:
-        return
     if version == SPEC_VERSION:  # by far the most
         return
     if not _VERSION.fullmatch(version) or version.partition(".")[0] != SPEC_VERSION.partition(".")[0]:

@@ -216,6 +216,16 @@ def test_a_field_of_another_type_refuses_its_packet_only(name, junk):
     assert list(batch.refused) == [1] or (name, junk) == ("sky", None) or name == "missing"
 
 
+@pytest.mark.parametrize("field", ["payload", "stepExponent", "noise", "crc32", "invalid"])
+@pytest.mark.parametrize("encoding", ["raw", "rice"])
+def test_a_payload_of_another_type_refuses_its_packet_and_leaves_the_group_whole(field, encoding):
+    records = [record_of(PLANE_SETS[1], seed=i, encoding=encoding) for i in range(4)]
+    records[2]["planes"][1][field] = "x" * len(records[2]["planes"][1]["payload"])
+    batch = decode_batch(records, strict=False)
+    assert [group.indices.tolist() for group in batch] == [[0, 1, 3]]
+    assert list(batch.refused) == [2]
+
+
 def test_another_major_version_is_named_before_anything_else():
     batch = decode_batch([{"cutoutMultiscale": {"specVersion": "2.0", "tiles": 5}}], strict=False)
     assert batch.refused[0].reason == "version"

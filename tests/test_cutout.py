@@ -154,6 +154,11 @@ def test_clipped_sides_are_counted_and_invalid(x, y, sides):
     assert bits(cutout.levels("science")) == bits(build_levels(padded, GEOMETRY, x=x + 64, y=y + 64))
 
 
+def test_what_clips_is_one_of_the_symbols():
+    with pytest.raises(RecordError, match="DETECTOR"):
+        of_image(clipped_by="EDGE")
+
+
 def test_what_clips_is_unknown_where_nothing_is_clipped():
     assert of_image(clipped_by="DETECTOR").clipped_by == "UNKNOWN"
 
@@ -549,6 +554,20 @@ def test_a_solution_that_cannot_be_is_a_stamp_error(value):
     assert caught.value.reason == "sky"
 
 
+def test_a_wcs_may_be_an_object_of_either_kind():
+    class OfAstropy:
+        def all_pix2world(self, x, y, origin):
+            assert origin == 0
+            return list(tangent(10, 20)(x, y))
+
+    class OfSurvey:
+        pixel_to_world = staticmethod(tangent(10, 20))
+
+    expected = of_image(wcs=tangent(10, 20)).sky
+    assert of_image(wcs=OfAstropy()).sky == expected
+    assert of_image(wcs=OfSurvey()).sky == expected
+
+
 def test_what_is_no_wcs_is_a_programming_error():
     with pytest.raises(TypeError):
         of_image(wcs=3)
@@ -595,6 +614,11 @@ def test_from_levels_refuses_the_fields_of_another_geometry(like):
 def test_from_levels_refuses_fields_that_cannot_be(fields, like):
     with pytest.raises(RecordError):
         Cutout.from_levels({"science": LEVELS}, GEOMETRY, like=of_image() if like else None, **fields)
+
+
+def test_from_levels_takes_no_field_that_a_cutout_has_not():
+    with pytest.raises(TypeError, match="sigma"):
+        Cutout.from_levels({"science": LEVELS}, GEOMETRY, sigma=3.0)
 
 
 @pytest.mark.parametrize("like", [False, True])
@@ -754,6 +778,7 @@ def test_planes_and_missing_are_at_most_32_and_planes_once():
     record = through_avro(record_of())
     for name in ("planes", "missing"):
         many = {**record, name: record[name] * 33}
+        assert [fault.reason for fault in cutout_faults(many)] == ["limit"]
         with pytest.raises(RecordError) as caught:
             Cutout.from_record(many)
         assert caught.value.reason == "limit"
