@@ -5,7 +5,10 @@ import sys
 import zlib
 from pathlib import Path
 
+from multiscale.avro import encode_body
 from multiscale.conformance import Vector, load_vectors
+from multiscale.errors import StampError
+from multiscale.schema import parsed_schema
 
 KINDS = ("SCIENCE", "VARIANCE", "MASK", "SCORE", "TEMPLATE", "DIFFERENCE")
 ENCODINGS = ("RAW", "RICE")
@@ -29,6 +32,45 @@ def c_seed(vector: Vector) -> bytes | None:
     return head + bitmap + bytes.fromhex(v["payload"])
 
 
+def plane_as_packet(vector: Vector) -> bytes | None:
+    """Return a payload vector as a packet with that one plane; None where Avro cannot hold it."""
+    v = vector.data
+    plane = {
+        "kind": v["kind"],
+        "of": "SCIENCE" if v["kind"] in ("VARIANCE", "MASK") else "NONE",
+        "unit": "",
+        "encoding": v["encoding"],
+        "sharedCenter": v["shared_center"],
+        "stepExponent": v["step_exponent"],
+        "offset": v["offset"],
+        "invalid": None if v["invalid"] is None else bytes.fromhex(v["invalid"]),
+        "payload": bytes.fromhex(v["payload"]),
+        "crc32": v["crc32"],
+        "background": None,
+        "noise": None,
+        "psf": None,
+        "psfFwhm": None,
+        "maskBits": [],
+    }
+    record = {
+        "specVersion": "1.0",
+        "size": v["size"],
+        "nLevels": v["n_levels"],
+        "pixelScale": 1.0,
+        "dx": None,
+        "dy": None,
+        "sky": None,
+        "clipped": {"xLow": 0, "xHigh": 0, "yLow": 0, "yHigh": 0},
+        "clippedBy": "UNKNOWN",
+        "planes": [plane],
+        "missing": [],
+    }
+    try:
+        return b"\x00" + encode_body(parsed_schema("multiscale.Cutout"), record)
+    except StampError:
+        return None
+
+
 FORMS = {
     "container": (1, 4, 5),
     "single-object": (2,),
@@ -44,23 +86,31 @@ def packet_seeds(vector: Vector) -> list[bytes]:
     return [bytes([form]) + bytes.fromhex(v["bytes"]) for form in FORMS[v["form"]]]
 
 
+def write(corpus: Path, name: str, seed: bytes, counts: dict[str, int]) -> None:
+    """Write one seed, named by its checksum, and count it."""
+    folder = corpus / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"seed-{zlib.crc32(seed):08x}").write_bytes(seed)
+    counts[name] = counts.get(name, 0) + 1
+
+
 def main() -> None:
     """Write every seed under the folder given, named by its checksum."""
     corpus = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "corpus")
-    counts = {}
+    counts: dict[str, int] = {}
     for vector in load_vectors():
         if vector.operation == "decode":
             name, seeds = "c", [c_seed(vector)]
+            whole = plane_as_packet(vector)
+            if whole is not None and len(whole) <= LARGEST:
+                write(corpus, "packet", whole, counts)
         elif vector.operation in ("packet", "file"):
             name, seeds = "packet", packet_seeds(vector)
         else:
             continue
-        folder = corpus / name
-        folder.mkdir(parents=True, exist_ok=True)
         for seed in seeds:
             if seed is not None and len(seed) <= LARGEST:
-                (folder / f"seed-{zlib.crc32(seed):08x}").write_bytes(seed)
-                counts[name] = counts.get(name, 0) + 1
+                write(corpus, name, seed, counts)
     print("seeds:", ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
