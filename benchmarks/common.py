@@ -1,16 +1,18 @@
 """What every question shares: the real alerts, the requirements, and where raw results go."""
 
+import argparse
 import csv
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import fastavro
 import numpy as np
 
 from multiscale.avro import read_container
@@ -18,9 +20,11 @@ from multiscale.errors import StampError
 from multiscale.surveys import SurveyAlert, read_survey_alert
 
 ROOT = Path(__file__).resolve().parent.parent
-ALERTS = ROOT.parent / "shared" / "data" / "alerts"
+DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
 PLANES = ("science", "template", "difference")
+SEED = 20_261_121  # of whatever a benchmark draws
+PACKAGES = ("numpy", "fastavro", "pydantic", "astropy")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class RealAlert:
     schema: dict
     record: dict
     alert: SurveyAlert
+    n_file_bytes: int  # of the container, the schema included
     is_original: bool  # neither repacked nor written again by a broker: its whole size is evidence
 
     @property
@@ -49,30 +54,51 @@ class RealAlert:
         return all(name in self.alert.cutout.planes for name in PLANES)
 
 
+def is_full(doc: str) -> bool:
+    """Return whether the command line asks for the full setting; the small one takes about a minute."""
+    parser = argparse.ArgumentParser(description=doc.partition(":")[0])
+    parser.add_argument("--full", action="store_true", help="every alert and more rounds; minutes")
+    full = bool(parser.parse_args().full)
+    need_real_alerts()
+    return full
+
+
 def need_real_alerts() -> None:
     """End with a clear word where the real alerts are not beside the checkout."""
-    if not ALERTS.is_dir():
-        print("the benchmarks measure real alerts: put them into ../shared/data/alerts beside the checkout")
+    if not (DATA / "alerts").is_dir():
+        print("the benchmarks measure real alerts: put them into ../shared/data beside the checkout")
         sys.exit(2)
 
 
 @lru_cache(maxsize=4)
 def real_alerts(survey: str) -> tuple[RealAlert, ...]:
-    """Return every readable alert of "ztf" or "lsst", in the order of their files."""
-    need_real_alerts()
-    with (ALERTS / "MANIFEST.csv").open(newline="") as file:
+    """Return every alert of "ztf" or "lsst" in an Avro container, in the order of their files."""
+    with (DATA / "alerts" / "MANIFEST.csv").open(newline="") as file:
         manifest = {row["file"]: row for row in csv.DictReader(file)}
     out = []
-    for path in sorted((ALERTS / survey).glob("*.avro")):
+    for path in sorted((DATA / "alerts" / survey).glob("*.avro")):
         row = manifest[f"{survey}/{path.name}"]
         original = row["repacked"] == "no" and row["broker_reserialised"] == "no"
         try:
             reader = read_container(path)
             for record in reader:
                 alert = read_survey_alert(record, schema=reader.schema)
-                out.append(RealAlert(row["file"], reader.schema, record, alert, original))
+                size = path.stat().st_size
+                out.append(RealAlert(row["file"], reader.schema, record, alert, size, original))
         except StampError as error:
-            print(f"left out: {row['file']}: {error}")
+            print(f"left out: {row['file']}: {error}", file=sys.stderr)
+    return tuple(out)
+
+
+@lru_cache(maxsize=1)
+def labelled_alerts() -> tuple[RealAlert, ...]:
+    """Return the labelled ZTF alerts: their cutouts as they were sent, without most of the record."""
+    out = []
+    for path in sorted((DATA / "ztf_labelled").glob("*.avro")):
+        reader = read_container(path)
+        for record in reader:
+            alert = read_survey_alert(record, survey="ZTF")
+            out.append(RealAlert(f"ztf_labelled/{path.name}", reader.schema, record, alert, 0, False))
     return tuple(out)
 
 
@@ -96,43 +122,73 @@ def summary(values: list) -> dict:
 
 def environment() -> dict:
     """Return what the numbers depend on, without names of machines or paths."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
-        "commit": commit.stdout.strip(),
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "changed_since": bool(_git("status", "--porcelain", "multiscale", "spec", "benchmarks")),
         "python": platform.python_version(),
-        "numpy": np.__version__,
-        "fastavro": fastavro.__version__,
-        "machine": platform.machine(),
+        **{name: _version(name) for name in PACKAGES},
+        "processor": _processor(),
         "cores": os.cpu_count(),
+        "seed": SEED,
     }
 
 
-def save(question: str, results: dict, requirements: list[Requirement]) -> None:
-    """Write the raw results of a question as JSON and print its requirements."""
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else []
+    return names[0] if names else platform.machine()
+
+
+def save(question: str, results: dict, requirements: list[Requirement], *, full: bool) -> None:
+    """Write the raw measurements of a question as JSON and print its requirements."""
     folder = RESULTS / question
     folder.mkdir(parents=True, exist_ok=True)
-    out = {"environment": environment(), **results, "requirements": [asdict(r) for r in requirements]}
-    (folder / "results.json").write_text(json.dumps(out, indent=1, sort_keys=True) + "\n")
+    out = {
+        "environment": environment(),
+        "setting": "full" if full else "small",
+        "requirements": [asdict(r) for r in requirements],
+        **results,
+    }
+    text = json.dumps(out, indent=1)
+    text = re.sub(r"\[[-+.\deE,\s]*\]", lambda found: re.sub(r"\s+", "", found[0]), text)  # numbers in a row
+    (folder / "results.json").write_text(text + "\n")
     print()
     print(requirement_table(requirements))
 
 
+def load(question: str) -> dict:
+    """Return the results that the last run of a question wrote."""
+    return json.loads((RESULTS / question / "results.json").read_text())
+
+
 def requirement_table(requirements: list[Requirement]) -> str:
     """Return the table of what was asked and measured."""
-    lines = [f"{'requirement':62} {'limit':>14} {'measured':>22}"]
+    width = max(len(r.name) for r in requirements)
+    lines = [f"{'requirement':{width}} {'limit':>13} {'measured':>13}"]
     for r in requirements:
-        lines.append(f"{r.name:62} {r.limit:>14} {r.measured:>22}  {'met' if r.is_met else 'NOT MET'}")
+        lines.append(f"{r.name:{width}} {r.limit:>13} {r.measured:>13}  {'met' if r.is_met else 'NOT MET'}")
     return "\n".join(lines)
 
 
 def at_most(name: str, value: float, limit: float, unit: str = "") -> Requirement:
     """Return the requirement that ``value`` is at most ``limit``."""
-    return Requirement(name, f"<= {limit:,g}{unit}", f"{value:,.4g}{unit}", value <= limit)
+    return Requirement(name, f"<= {limit:,g}{unit}", f"{value:,.4g}{unit}", bool(value <= limit))
 
 
 def at_least(name: str, value: float, limit: float, unit: str = "") -> Requirement:
     """Return the requirement that ``value`` is at least ``limit``."""
-    return Requirement(name, f">= {limit:,g}{unit}", f"{value:,.4g}{unit}", value >= limit)
+    return Requirement(name, f">= {limit:,g}{unit}", f"{value:,.4g}{unit}", bool(value >= limit))
 
 
 def all_of(name: str, good: int, total: int) -> Requirement:

@@ -1,6 +1,12 @@
-"""Bytes of the whole multiscale.Cutout record on real alerts: `python -m benchmarks.size`."""
+"""Bytes of the whole multiscale.Cutout record on real alerts: `python -m benchmarks.size`.
+
+Every size is that of the record as Avro (the body, without a schema), with the median background and the
+noise of each plane. ZTF's own sizes stand beside it: its cutouts in every alert, its whole packets only in
+files that nobody wrote again.
+"""
 
 import gzip
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -11,32 +17,50 @@ from benchmarks.common import (
     Requirement,
     at_most,
     cutout_bytes,
+    is_full,
+    labelled_alerts,
     real_alerts,
     save,
     summary,
 )
+from benchmarks.size.figure import draw
 from multiscale import Cutout, Geometry, profile
 from multiscale.convert import Options, encode_survey_cutout
-from multiscale.cutout import Sky
 from multiscale.inspection import avro_size, cutout_parts
 from multiscale.schema import parsed_schema
+from multiscale.surveys import Wcs
 
-STEPS = (0.25, 0.5, 1.0)
+STEPS = (0.25, 0.5, 1.0)  # of the RICE step, in sigma
+SMALL = 60  # alerts of each kind
 
 
-def three_planes(real: RealAlert, geometry: Geometry | None, encoding: str, step: float = 0.25) -> Cutout:
+def three_planes(
+    real: RealAlert, geometry: Geometry | None, encoding: str, step: float = 0.25, *, sky: bool = False
+) -> Cutout:
     """Return the cutout of science, template and difference alone, background and noise included."""
     cutout = real.alert.cutout
     planes = {name: cutout.planes[name] for name in PLANES}
-    only = replace(cutout, planes=planes, psf={}, psf_fwhm=None, mask_bits={}, wcs=None, missing=[])
+    only = replace(
+        cutout,
+        planes=planes,
+        psf={},
+        psf_fwhm=None,
+        mask_bits={},
+        missing=[],
+        wcs=made_up_wcs(real) if sky else None,
+    )
     return encode_survey_cutout(only, real.alert.survey, Options(geometry, encoding, step))
 
 
-def with_sky(cutout: Cutout) -> Cutout:
-    """Return the cutout with a sky position: ZTF cutouts have none, and its size does not depend on it."""
+def made_up_wcs(real: RealAlert) -> Wcs:
+    """Return a projection from the alert's position and pixel scale: ZTF's cutouts have none of their own.
+
+    North up, east left. What a sky costs depends on its fields being there, not on their values.
+    """
+    cutout, candidate = real.alert.cutout, real.record.get("candidate", real.record)
     scale = cutout.pixel_scale / 3600
-    sky = Sky(ra=123.456789, dec=-12.345678, cd11=-scale, cd12=0.0, cd21=0.0, cd22=scale, max_error=0.01)
-    return cutout.model_copy(update={"sky": sky})
+    x, y = cutout.position or cutout.center
+    return Wcs((x, y), (candidate["ra"], candidate["dec"]), ((-scale, 0.0), (0.0, scale)), max_error=None)
 
 
 def record_size(cutout: Cutout) -> int:
@@ -44,90 +68,126 @@ def record_size(cutout: Cutout) -> int:
     return avro_size(parsed_schema("multiscale.Cutout"), cutout.to_record())
 
 
-def ztf_rows(alerts: list[RealAlert]) -> dict[str, list[float]]:
-    """Return the sizes in each layout, for every alert."""
-    rows: dict[str, list[float]] = {
-        "gzip FITS, as sent": [sum(map(len, cutout_bytes(a.record))) for a in alerts],
-        "raw FITS": [sum(len(gzip.decompress(c)) for c in cutout_bytes(a.record)) for a in alerts],
+def pixel_bytes(cutout: Cutout) -> int:
+    """Return the bytes of payloads and bitmaps alone."""
+    return sum(len(p.payload) + len(p.invalid or b"") for p in cutout.planes)
+
+
+def ztf_rows(alerts: list[RealAlert], layouts: tuple[str, ...]) -> dict[str, list[int]]:
+    """Return the bytes of each layout for every alert, beside those of ZTF's own cutouts."""
+    own = [cutout_bytes(a.record) for a in alerts]
+    rows: dict[str, list[int]] = {
+        "ZTF's own: gzip FITS": [sum(map(len, cutouts)) for cutouts in own],
+        "ZTF's own: the FITS inside": [sum(len(gzip.decompress(c)) for c in cutouts) for cutouts in own],
     }
-    for name in ("ZTF-4x8", "ZTF-3x16"):
+    for name in layouts:
         geometry = profile(name)
         rows[f"{name} RAW"] = [record_size(three_planes(a, geometry, "raw")) for a in alerts]
+        rows[f"{name} RAW, sky"] = [record_size(three_planes(a, geometry, "raw", sky=True)) for a in alerts]
         for step in STEPS:
             cutouts = [three_planes(a, geometry, "rice", step) for a in alerts]
             rows[f"{name} RICE sigma*{step:g}"] = [record_size(c) for c in cutouts]
-            if step == 0.25:
-                rows[f"{name} RICE sigma*{step:g}, sky"] = [record_size(with_sky(c)) for c in cutouts]
-            rows[f"{name} RICE sigma*{step:g}, pixels"] = [
-                sum(len(p.payload) + len(p.invalid or b"") for p in c.planes) for c in cutouts
-            ]
+            rows[f"{name} RICE sigma*{step:g}, pixels alone"] = [pixel_bytes(c) for c in cutouts]
+        rows[f"{name} RICE sigma*0.25, sky"] = [
+            record_size(three_planes(a, geometry, "rice", sky=True)) for a in alerts
+        ]
     return rows
 
 
-def lsst_rows(alerts: list[RealAlert]) -> dict[str, list[float]]:
-    """Return the sizes in each layout, for every alert; all cutouts of LSST have variance and PSF."""
-    rows: dict[str, list[float]] = {
-        "three FITS with variance and PSF, as sent": [sum(map(len, cutout_bytes(a.record))) for a in alerts]
+def lsst_rows(alerts: list[RealAlert]) -> dict[str, list[int]]:
+    """Return the bytes of each layout for every alert; all cutouts of LSST have variance and PSF."""
+    rows: dict[str, list[int]] = {
+        "LSST's own: FITS, variance, PSF": [sum(map(len, cutout_bytes(a.record))) for a in alerts]
     }
-    layouts = {"16xL covering": None, "LSST-4x16": profile("LSST-4x16")}
+    layouts = {"16xL that covers": None, "LSST-4x16": profile("LSST-4x16")}
     for name, geometry in layouts.items():
         for encoding in ("raw", "rice"):
             label = f"{name} {encoding.upper()}"
-            rows[f"{label}, three planes"] = [
-                record_size(three_planes(a, geometry, encoding)) for a in alerts
-            ]
+            rows[label] = [record_size(three_planes(a, geometry, encoding)) for a in alerts]
             options = Options(geometry, encoding)
             whole = [encode_survey_cutout(a.alert.cutout, "LSST", options) for a in alerts]
-            rows[f"{label}, with variance, PSF, sky"] = [record_size(c) for c in whole]
             no_psf = [
                 c.model_copy(update={"planes": tuple(p.model_copy(update={"psf": None}) for p in c.planes)})
                 for c in whole
             ]
-            rows[f"{label}, with variance, sky"] = [record_size(c) for c in no_psf]
+            rows[f"{label}, variance, sky"] = [record_size(c) for c in no_psf]
+            rows[f"{label}, variance, sky, PSF"] = [record_size(c) for c in whole]
     return rows
 
 
-def print_rows(title: str, rows: dict[str, list[float]]) -> None:
+def where_bytes_go(alerts: list[RealAlert], encoding: str) -> dict[str, float]:
+    """Return the median bytes of each part of the record in ZTF-4x8."""
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for alert in alerts:
+        parts = {p.name: p.n_bytes for p in cutout_parts(three_planes(alert, profile("ZTF-4x8"), encoding))}
+        for name in ("payload", "bitmap", "fields"):
+            sizes[f"three planes: {name}"].append(
+                sum(n for part, n in parts.items() if part.endswith(name) and not part.startswith("cutout"))
+            )
+        sizes["cutout: fields"].append(parts["cutout: fields"])
+    return {name: float(np.median(values)) for name, values in sizes.items()}
+
+
+def print_rows(title: str, rows: dict[str, list[int]]) -> None:
     """Print a table of bytes."""
-    print(
-        f"\n{title}\n{'bytes of the cutouts of one alert':46} {'median':>9} {'p90':>9} {'min':>9} {'max':>9}"
-    )
+    print(f"\n{title}\n{'bytes of one alert':44} {'median':>9} {'p90':>9} {'min':>9} {'max':>9}")
     for name, sizes in rows.items():
         s = summary(sizes)
-        print(f"{name:46} {s['median']:>9,.0f} {s['p90']:>9,.0f} {s['min']:>9,.0f} {s['max']:>9,.0f}")
+        print(f"{name:44} {s['median']:>9,.0f} {s['p90']:>9,.0f} {s['min']:>9,.0f} {s['max']:>9,.0f}")
 
 
-def measure() -> list[Requirement]:
-    """Measure, print and save; return the requirements."""
+def measure(*, full: bool = False) -> list[Requirement]:
+    """Measure, print and save; return the requirements. The small setting takes fewer labelled alerts."""
     ztf = [a for a in real_alerts("ztf") if a.has_three_planes]
     lsst = [a for a in real_alerts("lsst") if a.has_three_planes]
+    labelled = [a for a in labelled_alerts() if a.has_three_planes]
+    labelled = labelled if full else labelled[:: len(labelled) // SMALL]
     originals = [a for a in ztf if a.is_original]
-    ztf_sizes, lsst_sizes = ztf_rows(ztf), lsst_rows(lsst)
-    print_rows(f"ZTF, {len(ztf)} alerts, three planes", ztf_sizes)
-    print_rows(f"LSST, {len(lsst)} alerts", lsst_sizes)
-    whole = [avro_size(a.schema, a.record) for a in originals]
-    print(f"\nwhole ZTF packets (body), {len(whole)} originals: median {np.median(whole):,.0f} bytes")
-    one = three_planes(ztf[0], profile("ZTF-4x8"), "rice")
-    print(f"\nwhere the bytes of {ztf[0].file} go, ZTF-4x8 RICE:")
-    for part in cutout_parts(one):
-        print(f"  {part.n_bytes:5} {part.name:24} {part.note}")
 
-    def median(name: str) -> float:
-        return float(np.median(ztf_sizes[name]))
+    layouts = ("ZTF-4x8", "ZTF-3x16")
+    ztf_sizes, lsst_sizes = ztf_rows(ztf, layouts), lsst_rows(lsst)
+    labelled_sizes = ztf_rows(labelled, layouts[:1])
+    files = [a.n_file_bytes for a in originals]
+    packets = [avro_size(a.schema, a.record) for a in originals]
+    parts = {encoding: where_bytes_go(ztf, encoding) for encoding in ("raw", "rice")}
+
+    print_rows(
+        f"ZTF, {len(ztf)} alerts, three planes; sky made up from ra, dec and the pixel scale", ztf_sizes
+    )
+    is_original = [i for i, a in enumerate(ztf) if a.is_original]
+    of_originals = {name: [sizes[i] for i in is_original] for name, sizes in ztf_sizes.items()}
+    own = {"ZTF's own: whole file, with its schema": files, "ZTF's own: packet without schema": packets}
+    print_rows(f"of these the {len(originals)} originals", {**own, **of_originals})
+    print_rows(f"labelled ZTF stamps, {len(labelled)} alerts", labelled_sizes)
+    print_rows(f"LSST, {len(lsst)} alerts, three planes, and what they carry beside them", lsst_sizes)
+    for encoding, sizes in parts.items():
+        print(f"\nwhere the bytes go, ZTF-4x8 {encoding.upper()}, medians")
+        for name, n_bytes in sizes.items():
+            print(f"  {name:30} {n_bytes:>7,.0f}")
 
     requirements = [
-        at_most("Cutout record, 3 planes, 4x8, RAW: median", median("ZTF-4x8 RAW"), 2660, " B"),
-        at_most("  RICE at sigma/4, sky null: median", median("ZTF-4x8 RICE sigma*0.25"), 630, " B"),
-        at_most("  RICE at sigma/4, with sky: median", median("ZTF-4x8 RICE sigma*0.25, sky"), 670, " B"),
+        at_most(f"ZTF-4x8 record, {what}, median", float(np.median(ztf_sizes[f"ZTF-4x8 {row}"])), limit, " B")
+        for what, row, limit in (
+            ("RAW", "RAW", 2660),
+            ("RICE at sigma/4, sky null", "RICE sigma*0.25", 630),
+            ("RICE at sigma/4, with sky", "RICE sigma*0.25, sky", 670),
+        )
     ]
     results = {
-        "ztf": {name: summary(sizes) for name, sizes in ztf_sizes.items()},
-        "lsst": {name: summary(sizes) for name, sizes in lsst_sizes.items()},
-        "ztf_whole_packets": summary(whole),
+        "is_original": [int(a.is_original) for a in ztf],
+        "bytes": {
+            "ztf": ztf_sizes,
+            "ztf_originals_files": files,
+            "ztf_originals_packets": packets,
+            "ztf_labelled": labelled_sizes,
+            "lsst": lsst_sizes,
+        },
+        "parts": parts,
     }
-    save("size", results, requirements)
+    save("size", results, requirements, full=full)
+    draw()
     return requirements
 
 
 if __name__ == "__main__":
-    measure()
+    measure(full=is_full(__doc__))
