@@ -235,6 +235,13 @@ def convert_file(path: Path, options: Options, *, embed: bool = False) -> Conver
 def _packets(
     reader: ContainerReader | MessageReader, options: Options, *, embed: bool
 ) -> Iterator[Converted | NotConverted]:
+    with reader:
+        yield from _converted(reader, options, embed=embed)
+
+
+def _converted(
+    reader: ContainerReader | MessageReader, options: Options, *, embed: bool
+) -> Iterator[Converted | NotConverted]:
     records = iter(reader)
     number = 0
     while True:
@@ -278,13 +285,13 @@ def open_packets(path: Path, options: Options | None = None) -> Iterator[tuple[i
     Raises StampError with the packet's number.
     """
     options = options or Options()
-    reader = read_messages(path, options.schema)
-    for number, record in enumerate(reader):
-        try:
-            if EMBEDDED_FIELD in record or "specVersion" in record:
-                yield number, alert_from_record(record)
-            else:
-                survey_alert, cutout = convert_record(record, reader.schema, options)
-                yield number, Alert.from_record(as_alert(survey_alert, cutout))
-        except StampError as error:
-            raise error.within(f"packet {number}") from None
+    with read_messages(path, options.schema) as reader:
+        for number, record in enumerate(reader):
+            try:
+                if EMBEDDED_FIELD in record or "specVersion" in record:
+                    yield number, alert_from_record(record)
+                else:
+                    survey_alert, cutout = convert_record(record, reader.schema, options)
+                    yield number, Alert.from_record(as_alert(survey_alert, cutout))
+            except StampError as error:
+                raise error.within(f"packet {number}") from None

@@ -23,13 +23,13 @@ def read_alerts(source: Source) -> Iterator[Alert | EmbeddedAlert]:
     ``.record`` (the survey's own fields). One packet is in memory at a time. Raises StampError with the
     number of the packet, after the good ones before it.
     """
-    reader = read_container(source)
-    check_readable(reader.schema)
-    for number, record in enumerate(reader):
-        try:
-            yield alert_from_record(record)
-        except StampError as error:
-            raise error.within(f"packet {number}") from None
+    with read_container(source) as reader:
+        check_readable(reader.schema)
+        for number, record in enumerate(reader):
+            try:
+                yield alert_from_record(record)
+            except StampError as error:
+                raise error.within(f"packet {number}") from None
 
 
 def check_readable(schema: Mapping[str, Any]) -> None:

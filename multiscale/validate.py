@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .avro import read_messages
+from .avro import ContainerReader, MessageReader, read_messages
 from .cutout import Cutout
 from .errors import RecordError, StampError
 from .evolution import check_evolution
@@ -66,6 +66,11 @@ def check_file(path: str | Path) -> Iterator[Finding]:
     except StampError as error:
         yield _finding(path, None, error)
         return
+    with reader:
+        yield from _check_packets(path, reader)
+
+
+def _check_packets(path: Path, reader: ContainerReader | MessageReader) -> Iterator[Finding]:
     for repair in reader.repairs:
         yield Finding(str(path), None, "schema", "schema", repair, "a schema that needs no repair", "8.1")
     has_cutouts = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from ..errors import SchemaError, WireError
 from ..schema import load_schema
@@ -107,6 +107,12 @@ class MessageReader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter([self.record])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
 
 
 def read_messages(

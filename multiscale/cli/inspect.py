@@ -35,11 +35,11 @@ def inspect(
 
 
 def _inspect(path: Path, number: int) -> None:
-    reader = read_messages(path)
     record, count = None, 0
-    for count, one in enumerate(reader, start=1):
-        if count == number + 1:
-            record = one
+    with read_messages(path) as reader:
+        for count, one in enumerate(reader, start=1):
+            if count == number + 1:
+                record = one
     packets = "1 packet" if count == 1 else f"{count} packets"
     n_bytes = path.stat().st_size
     typer.echo(f"{path}: {n_bytes:,} bytes, {packets} of {full_name(reader.schema)}, codec {reader.codec}")
