@@ -4,23 +4,16 @@ import subprocess
 import sys
 import time
 
-import numpy as np
-
 DEPENDENCIES = "import numpy, fastavro, pydantic, typer"
-ROUNDS = 15
+CODES = {"empty": "pass", "dependencies": DEPENDENCIES, "multiscale": "import multiscale"}
 
 
-def import_ratio() -> float:
-    """Return the time of `import multiscale` over that of its dependencies, an empty interpreter's taken off.
-
-    Each is a process of its own; they take turns, and the medians count.
-    """
-    codes = ("pass", DEPENDENCIES, "import multiscale")
-    times: dict[str, list[float]] = {code: [] for code in codes}
-    for _ in range(ROUNDS):
-        for code in codes:
+def import_seconds(*, rounds: int) -> dict[str, list[float]]:
+    """Return the wall seconds of an empty interpreter and of each import, a process of its own each."""
+    times: dict[str, list[float]] = {name: [] for name in CODES}
+    for _ in range(rounds):
+        for name, code in CODES.items():
             begin = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True)
-            times[code].append(time.perf_counter() - begin)
-    empty, dependencies, package = (float(np.median(times[code])) for code in codes)
-    return (package - empty) / (dependencies - empty)
+            times[name].append(time.perf_counter() - begin)
+    return times
