@@ -6,6 +6,7 @@ One call makes the cutouts of many alerts; planes that are reduced alike go thro
 from __future__ import annotations
 
 import math
+import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from .sky import fit_sky
 
 SCORE_EXPONENT = -2  # steps of a quarter of a sigma (clause 5.6)
 VARIANCE_STEPS = 64  # steps in the median variance (clause 5.6)
+_FLOAT = struct.Struct("<f")
 _BLOCK_BYTES = 1 << 22  # of footprints: memory does not grow with the number of cutouts
 
 
@@ -348,8 +350,10 @@ def _offset(value: float | None) -> float | None:
 
 def _binary32(value: float) -> float:
     """Return ``value`` as it travels in a field of type float."""
-    with np.errstate(over="ignore"):  # the rules refuse the infinity
-        return float(np.float32(value))
+    try:
+        return float(_FLOAT.unpack(_FLOAT.pack(value))[0])
+    except OverflowError:
+        return math.copysign(math.inf, value)  # the rules refuse it
 
 
 def _psf_bytes(psf: np.ndarray | None) -> bytes | None:
