@@ -26,6 +26,9 @@ MAX_QUANTUM = 1 << 24
 MAX_MASK = 0xFFFF
 FLOAT, MASK = np.dtype("<f4"), np.dtype("<u2")
 _BLOCK_BYTES = 1 << 19  # of levels: what is made on the way to them stays in a core's cache
+# Of levels in RICE: its temporary arrays then stay below 128 kB, from where on C libraries give memory back to
+# the system and take it again, page by page (measured: half the time of a batch of 256)
+_RICE_BLOCK_BYTES = 1 << 16
 REDUCTION = {  # wire kind -> how its levels are reduced
     "SCIENCE": "science",
     "TEMPLATE": "science",
@@ -46,7 +49,8 @@ def decode_planes(planes: Sequence[Plane], geometry: Geometry) -> tuple[np.ndarr
     """
     dtype = MASK if planes and planes[0]["kind"] == "MASK" else FLOAT
     out = np.empty((len(planes), geometry.n_levels, geometry.size, geometry.size), dtype)
-    n_block = max(1, _BLOCK_BYTES // (4 * geometry.n_pixels))
+    is_rice = bool(planes) and planes[0]["encoding"] == "RICE"
+    n_block = max(1, (_RICE_BLOCK_BYTES if is_rice else _BLOCK_BYTES) // (4 * geometry.n_pixels))
     if len(planes) <= n_block:
         return out, _decode_block(planes, out, geometry)
     failures: Failures = {}
