@@ -26,8 +26,8 @@ MAX_QUANTUM = 1 << 24
 MAX_MASK = 0xFFFF
 FLOAT, MASK = np.dtype("<f4"), np.dtype("<u2")
 _BLOCK_BYTES = 1 << 19  # of levels: what is made on the way to them stays in a core's cache
-# Of levels in RICE: its temporary arrays then stay below 128 kB, from where on C libraries give memory back to
-# the system and take it again, page by page (measured: half the time of a batch of 256)
+# Of levels in RICE: its arrays then stay below 128 kB, above which C libraries give memory back to the
+# system and take it again, page by page (measured: half the time of a batch of 256 packets)
 _RICE_BLOCK_BYTES = 1 << 16
 REDUCTION = {  # wire kind -> how its levels are reduced
     "SCIENCE": "science",

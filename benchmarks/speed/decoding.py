@@ -15,7 +15,7 @@ from multiscale.avro import Schema, decode_body, encode_body
 from multiscale.convert import Options, encode_survey_cutout
 from multiscale.schema import load_schema
 
-N_BATCH = 250  # packets: as a consumer polls them
+N_BATCH = 256  # packets: more leave the cache before they are decoded
 N_PEER = 49  # alerts of a slow peer in each turn
 SCHEMA = Schema.of(load_schema("multiscale.Cutout"))
 LAYOUTS = {"ztf": ("ZTF-4x8", "ZTF-3x16"), "lsst": ("LSST-4x16", "16xL that covers")}
