@@ -10,7 +10,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 VENV=.venv
-EXTRAS=dev,fits,plot,bench,fuzz
+EXTRAS=dev,fits,plot,pipeline,bench,fuzz
 
 say() { printf 'setup: %s\n' "$*"; }
 

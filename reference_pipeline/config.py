@@ -1,0 +1,161 @@
+"""What a user may set: one frozen model per stage, one TOML file for all.
+
+Every default here is the one that the measurements in benchmarks/ were made with.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ConfigError
+from .frame import FrameKind
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """A part of the configuration: unknown names are refused, values cannot be changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Site(Config):
+    """Where the telescope stands."""
+
+    longitude: float  # degrees, east positive
+    latitude: float  # degrees
+    height: float = 0.0  # metres
+    mpc_code: str | None = None
+
+
+class Keywords(Config):
+    """In which FITS keywords this camera says what; the first one present counts."""
+
+    kind: tuple[str, ...] = ("IMAGETYP", "OBSTYPE")
+    exposure_time: tuple[str, ...] = ("EXPTIME", "EXPOSURE")
+    start: tuple[str, ...] = ("DATE-OBS",)  # ISO 8601; UTC unless it carries an offset
+    band: tuple[str, ...] = ("FILTER",)
+    ra: tuple[str, ...] = ("OBJCTRA", "RA", "CRVAL1")  # degrees, or hours where written with separators
+    dec: tuple[str, ...] = ("OBJCTDEC", "DEC", "CRVAL2")
+    airmass: tuple[str, ...] = ("AIRMASS",)
+    object_name: tuple[str, ...] = ("OBJECT",)
+    field_id: tuple[str, ...] = ("FIELDID",)
+    gain: tuple[str, ...] = ()  # where the header knows better than the camera's description
+    read_noise: tuple[str, ...] = ()
+
+
+class Camera(Config):
+    """A camera as the reduction has to know it. Sections are written as in FITS: "[x1:x2,y1:y2]", from 1."""
+
+    name: str
+    pixel_scale: float = Field(gt=0)  # arcsec
+    gain: float = Field(gt=0)  # electrons per ADU
+    read_noise: float = Field(ge=0)  # electrons
+    saturation: float = Field(gt=0)  # ADU, raw
+    raw_shape: tuple[int, int] | None = None  # (ny, nx); None: any
+    overscan: str | None = None
+    trim: str | None = None
+    sections_from_header: bool = False  # BIASSEC and TRIMSEC of each file instead
+    dark_current: float = Field(default=0.0, ge=0)  # electrons per second and pixel, for the variance
+    keywords: Keywords = Keywords()
+    kinds: dict[str, FrameKind] = {}  # what the header calls it -> what it is; case does not count
+    bands: dict[str, str] = {}  # what the header calls it -> band of the reference catalogue
+    default_kind: FrameKind | None = None  # for a header without
+    default_band: str | None = None
+    parity: Literal["normal", "flipped"] | None = None  # normal: north up, east left; None: try both
+    site: Site | None = None
+
+
+class Calibrate(Config):
+    """Overscan, bias, dark, flat (reduce/calibrate.py)."""
+
+
+class CosmicRays(Config):
+    """reduce/cosmic_rays.py."""
+
+
+class Trails(Config):
+    """reduce/trails.py."""
+
+
+class Sources(Config):
+    """reduce/sources.py."""
+
+
+class Astrometry(Config):
+    """reduce/astrometry.py."""
+
+
+class Photometry(Config):
+    """reduce/photometry.py."""
+
+
+class PsfFit(Config):
+    """reduce/psf.py."""
+
+
+class QualityCheck(Config):
+    """reduce/quality.py."""
+
+
+class PipelineConfig(Config):
+    """Everything, with the defaults of a survey whose frames are like AST3-3's."""
+
+    camera: Camera
+    calibrate: Calibrate = Calibrate()
+    cosmic_rays: CosmicRays = CosmicRays()
+    trails: Trails = Trails()
+    sources: Sources = Sources()
+    astrometry: Astrometry = Astrometry()
+    photometry: Photometry = Photometry()
+    psf: PsfFit = PsfFit()
+    quality: QualityCheck = QualityCheck()
+
+
+def load_toml(path: Path) -> dict[str, object]:
+    """Return what ``path`` holds. Raises ConfigError when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def load_camera(name: str) -> Camera:
+    """Return the camera described in the TOML file ``name``, or the one shipped under that name.
+
+    Raises ConfigError when there is neither, or the description does not hold.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        shipped = files(__package__) / "cameras" / f"{name}.toml"
+        if not shipped.is_file():
+            known = sorted(
+                p.name[:-5] for p in (files(__package__) / "cameras").iterdir() if p.name.endswith(".toml")
+            )
+            raise ConfigError(
+                f"camera {name!r} is not known; shipped: {', '.join(known)}; or name a .toml file"
+            )
+        path = Path(str(shipped))
+    return _parse(Camera, load_toml(path), str(path))
+
+
+def load_config(path: Path) -> PipelineConfig:
+    """Return the configuration of a TOML file; ``camera`` may be a table or the name of a shipped one."""
+    values = load_toml(path)
+    camera = values.get("camera")
+    if isinstance(camera, str):
+        values = {**values, "camera": load_camera(camera).model_dump()}
+    return _parse(PipelineConfig, values, str(path))
+
+
+def _parse(model: type[M], values: object, where: str) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from error

@@ -1,0 +1,1 @@
+"""From a raw frame to a calibrated one: pixels in electrons, WCS, zero point, PSF, quality."""
