@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from .rules import check_cutout, later_symbol
 
 _Record = Mapping[str, Any]
 _Member = tuple[int, _Record, Sequence[_Record]]  # which packet, its cutout, those of its planes that count
-
+_KIND_AND_OF = itemgetter("kind", "of")
 
 # what a record raises that was read with another schema than ours, or made by hand
 _NOT_OURS = (KeyError, TypeError, AttributeError, ValueError, OverflowError, IndexError)
@@ -81,12 +82,7 @@ def decode_batch(records: Sequence[Mapping[str, Any]], *, strict: bool = True) -
                     fault.within(f"planes[{j}]") for j, fault in enumerate(faults) if fault is not None
                 )
                 planes = [plane for plane, fault in zip(planes, faults, strict=True) if fault is None]
-            key = (
-                cutout["size"],
-                cutout["nLevels"],
-                cutout["pixelScale"],
-                *[(p["kind"], p["of"]) for p in planes],
-            )
+            key = (cutout["size"], cutout["nLevels"], cutout["pixelScale"], *map(_KIND_AND_OF, planes))
         except StampError as error:
             refused[index] = error
         except _NOT_OURS as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arrays import INVALID_LIMIT, all_canonical_finite
+from .arrays import INVALID_LIMIT
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _ABS_BITS = np.int32(0x7FFFFFFF)
@@ -22,13 +22,17 @@ def median(values: np.ndarray) -> float:
     return _median(values, np.empty(values.size, np.int32))
 
 
-def _median(values: np.ndarray, order: np.ndarray) -> float:
+def _median(values: np.ndarray, order: np.ndarray, *, is_positive: bool = False) -> float:
     """Return the median of ``values``; ``order`` is int32 room of the same size.
 
-    The bits of a float32 sort as integers do once those of negative numbers are turned around, and
-    NumPy partitions integers three times faster than floats, which it searches for NaN.
+    The bits of a float32 sort as integers do once those of negative numbers are turned around
+    (``is_positive``: there are none), and NumPy partitions integers three times faster than floats, which
+    it searches for NaN.
     """
     bits = values.view(np.int32)
+    if is_positive:
+        order[...] = bits
+        return _middle(order)
     np.right_shift(bits, 31, out=order)
     order &= _ABS_BITS
     order ^= bits
@@ -85,7 +89,8 @@ def _background_and_noise(
     values = values[: footprint.size]
     image = values.reshape(height, width)
     image[...] = footprint
-    is_whole = all_canonical_finite(image)
+    lowest, highest = values.min(), values.max()  # NaN where there is one
+    is_whole = bool(highest < INVALID_LIMIT and lowest > -INVALID_LIMIT)
     if not is_whole:
         with np.errstate(invalid="ignore"):
             image[~(np.abs(image) < INVALID_LIMIT)] = math.nan
@@ -95,7 +100,7 @@ def _background_and_noise(
     np.subtract(image[1:], image[:-1], out=differences[n_across:].reshape(height - 1, width))
     if not is_whole:
         values, differences = values[values == values], differences[differences == differences]
-    background = _median(values, order[: values.size])
+    background = _median(values, order[: values.size], is_positive=bool(lowest > 0))
     sigma = MAD_TO_SIGMA * _median_deviation(values, order[: values.size], background)
     if differences.size:
         order = order[: differences.size]
