@@ -86,6 +86,22 @@ class Trails(Config):
 class Sources(Config):
     """reduce/sources.py."""
 
+    threshold: float = Field(default=5.0, gt=0)  # S/N of the image smoothed with the detection kernel
+    kernel_fwhm: float | None = Field(default=None, gt=0)  # pixels; None: the frame's own
+    min_area: int = Field(default=3, ge=1)  # pixels above the threshold
+    background_size: int = Field(default=64, ge=8)  # pixels, side of a mesh cell
+    background_filter: int = Field(default=3, ge=1)  # cells, median filter
+    deblend_levels: int = Field(default=32, ge=1)
+    deblend_contrast: float = Field(default=0.005, ge=0, le=1)  # 1: no deblending
+    kron_factor: float = Field(default=2.5, gt=0)
+    kron_minimum: float = Field(default=3.5, ge=0)  # smallest Kron aperture, in units of a and b
+    kron_subpixels: int = Field(default=5, ge=0)  # 0: exact, 1: whole pixels as SExtractor
+    star_min_snr: float = Field(default=20.0, ge=0)
+    star_clip: float = Field(default=3.0, gt=0)  # sigmas of FWHM and elongation
+    psf_star_clip: float = Field(default=1.0, gt=0)
+    drop_least_stellar: float = Field(default=0.2, ge=0, lt=1)  # fraction
+    min_stars: int = Field(default=3, ge=1)
+
 
 class Astrometry(Config):
     """reduce/astrometry.py."""
