@@ -106,9 +106,33 @@ class Sources(Config):
 class Astrometry(Config):
     """reduce/astrometry.py."""
 
+    solver: Literal["own", "solve-field"] = "own"  # how the first solution is found
+    search_radius: float = Field(default=4.0, gt=0, le=20)  # degrees the pointing may be off
+    scale_tolerance: float = Field(default=0.03, gt=0, le=0.2)  # the camera's pixel_scale may be off by this
+    match_tolerance: float = Field(default=3.0, gt=0)  # pixels between a source and its catalogue star
+    band: str | None = None  # of the catalogue, to take the brightest by; None: the one most stars have
+    min_snr: float = Field(default=5.0, ge=0)
+    max_order: int = Field(default=4, ge=1, le=5)  # of SIP; 1: plain TAN
+    stars_per_term: float = Field(default=3.0, ge=1)  # a higher order needs this many stars for each term
+    clip: float = Field(default=4.0, gt=1)  # sigmas, per axis
+    max_scatter: float = Field(default=0.75, gt=0)  # pixels per axis; more is refused
+    solve_field_seconds: int = Field(default=60, ge=1)  # CPU time that solve-field may use
+
 
 class Photometry(Config):
     """reduce/photometry.py."""
+
+    aperture_factor: float = Field(default=6.0, gt=0)  # diameter in units of the stars' median a (Eq. 1)
+    total_factor: float = Field(default=3.0, gt=1)  # radius taken to hold all the flux, in aperture radii
+    local_background: bool = False  # mean of an annulus instead of the mesh of the frame
+    reference_band: str | None = None  # None: the exposure's band
+    color: tuple[str, str] | None = None  # bands of the catalogue; None: no color term
+    match_radius: float = Field(default=1.0, gt=0)  # FWHM
+    min_matches: int = Field(default=5, ge=1)
+    linear_from: int = Field(default=25, ge=3)  # stars for a plane instead of a constant
+    quadratic_from: int = Field(default=60, ge=6)  # stars for Eq. 3 in full
+    clip: float = Field(default=3.0, gt=0)  # sigmas
+    max_scatter: float = Field(default=0.3, gt=0)  # mag, of the stars kept
 
 
 class PsfFit(Config):

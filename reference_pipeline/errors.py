@@ -2,7 +2,8 @@
 
     PipelineError              the one class a caller needs to catch
     ├── ConfigError            a configuration or a camera description: nothing can start
-    ├── CatalogueError         a reference catalogue cannot be read or does not cover the sky asked for
+    ├── CatalogueError         a reference catalogue cannot be read
+    │   └── CoverageError      or does not cover the sky asked for
     └── FrameError             one frame is lost, the night goes on
         ├── FileError          the file: truncated, not FITS, a keyword missing, an unexpected shape
         ├── CalibrationError   no fitting master, or a calibration frame that cannot be used
@@ -27,6 +28,10 @@ class ConfigError(PipelineError):
 
 class CatalogueError(PipelineError):
     """A reference catalogue that cannot be read or does not cover the field."""
+
+
+class CoverageError(CatalogueError):
+    """A reference catalogue that is sound, but has nothing where the frame looks."""
 
 
 class FrameError(PipelineError):

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from multiscale.atomic import replacing
 
-from ..errors import CatalogueError
+from ..errors import CatalogueError, CoverageError
 from .sphere import directions, separation, unit_vectors
 from .stars import ReferenceStars
 
@@ -129,14 +129,14 @@ class LocalCatalogue:
     def cone(self, ra: float, dec: float, radius: float) -> ReferenceStars:
         """Return the stars within ``radius`` degrees of (ra, dec).
 
-        Raises CatalogueError if a file cannot be read, or if no cell that the cone touches has stars. A cone
-        that reaches over the edge of the catalogue gives the stars there are.
+        Raises CatalogueError if a file cannot be read, CoverageError if no cell that the cone touches has
+        stars. A cone that reaches over the edge of the catalogue gives the stars there are.
         """
         healpix = _healpix(self.metadata.order)
         touched = healpix.cone_search_lonlat(ra * u.deg, dec * u.deg, radius * u.deg)
         files = [path for cell in sorted(map(int, touched)) for path in self._files.get(cell, ())]
         if not files:
-            raise CatalogueError(
+            raise CoverageError(
                 f"{self.folder}: no cell within {radius:g}° of ({ra:.4f}, {dec:+.4f}) has stars"
             )
         try:
@@ -170,13 +170,13 @@ class StarTable:
     def cone(self, ra: float, dec: float, radius: float) -> ReferenceStars:
         """Return the stars within ``radius`` degrees of (ra, dec).
 
-        Raises CatalogueError if the cone lies outside the circle that holds all stars. A cone that reaches
+        Raises CoverageError if the cone lies outside the circle that holds all stars. A cone that reaches
         over its edge gives the stars there are.
         """
         cap_ra, cap_dec, cap_radius = self._cap
         distance = float(separation(ra, dec, cap_ra, cap_dec))
         if distance > cap_radius + radius:
-            raise CatalogueError(
+            raise CoverageError(
                 f"{self.name}: covers {cap_radius:.2f}° around ({cap_ra:.4f}, {cap_dec:+.4f}), "
                 f"nothing within {radius:g}° of ({ra:.4f}, {dec:+.4f})"
             )

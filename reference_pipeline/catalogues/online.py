@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CatalogueError
+from ..errors import CatalogueError, CoverageError
 from .stars import ReferenceStars
 
 
@@ -51,7 +51,7 @@ class OnlineCatalogue:
     def cone(self, ra: float, dec: float, radius: float) -> ReferenceStars:
         """Return the stars within ``radius`` degrees of (ra, dec).
 
-        Raises CatalogueError without astroquery, without a network, or where the catalogue has no stars.
+        Raises CatalogueError without astroquery or a network; CoverageError without stars there.
         """
         rows = self._ask(ra, dec, radius)
 
@@ -95,7 +95,7 @@ class OnlineCatalogue:
         except (OSError, RemoteServiceError, QueryTimeout) as error:
             raise CatalogueError(f"{table.source} at VizieR: {error}") from error
         if not found:
-            raise CatalogueError(
+            raise CoverageError(
                 f"{table.source} at VizieR: no stars within {radius:g}° of ({ra:.4f}, {dec:+.4f})"
             )
         return found[0]

@@ -19,7 +19,7 @@ from reference_pipeline.catalogues import (
 )
 from reference_pipeline.catalogues.sphere import directions, separation, unit_vectors
 from reference_pipeline.catalogues.tycho2 import DEBIAN_FOLDER, PATTERN
-from reference_pipeline.errors import CatalogueError
+from reference_pipeline.errors import CatalogueError, CoverageError
 
 needs_tycho2 = pytest.mark.skipif(
     not list(DEBIAN_FOLDER.glob(PATTERN)), reason="needs Debian's astrometry-data-tycho2"
@@ -124,9 +124,9 @@ def test_a_star_without_position_is_refused(tmp_path):
 def test_a_cone_outside_a_regional_catalogue_is_refused(sky, tmp_path):
     region = sky.select(separation(sky.ra, sky.dec, 80.0, 30.0) < 6.0)
     write_partitioned(tmp_path / "region", region)
-    with pytest.raises(CatalogueError, match=r"no cell within 2° of \(170\.0000, \+30\.0000\)"):
+    with pytest.raises(CoverageError, match=r"no cell within 2° of \(170\.0000, \+30\.0000\)"):
         LocalCatalogue(tmp_path / "region").cone(170.0, 30.0, 2.0)
-    with pytest.raises(CatalogueError, match=r"covers [56]\.\d+° around \((79|80)\..*nothing within 2°"):
+    with pytest.raises(CoverageError, match=r"covers [56]\.\d+° around \((79|80)\..*nothing within 2°"):
         StarTable(region, name="region").cone(170.0, 30.0, 2.0)
 
 
