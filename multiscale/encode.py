@@ -91,9 +91,12 @@ def encode_cutouts(
         _Window.of(placement, clip, geometry) for placement, clip in zip(placements, clips, strict=True)
     ]
     n_block = max(1, _BLOCK_BYTES // (4 * geometry.span_px**2 * len(plans)))
-    encoded: list[tuple[dict[str, Any], ...]] = []
-    for start in range(0, len(placements), n_block):
-        encoded += _encode_block(plans, geometry, windows, range(len(placements))[start : start + n_block])
+    # the clipped ones apart: a block with a single invalid pixel takes the longer way (a tenth of the time)
+    order = sorted(range(len(placements)), key=lambda i: any(clips[i].values()))
+    encoded: dict[int, tuple[dict[str, Any], ...]] = {}
+    for start in range(0, len(order), n_block):
+        numbers = order[start : start + n_block]
+        encoded |= zip(numbers, _encode_block(plans, geometry, windows, numbers), strict=True)
     cutouts = []
     for i, placement in enumerate(placements):
         is_clipped = any(clips[i].values())
@@ -166,7 +169,7 @@ class _Plan:
 
 
 def _encode_block(
-    plans: Sequence[_Plan], geometry: Geometry, windows: Sequence[_Window], numbers: range
+    plans: Sequence[_Plan], geometry: Geometry, windows: Sequence[_Window], numbers: Sequence[int]
 ) -> list[tuple[dict[str, Any], ...]]:
     """Return the ``multiscale.Plane`` records of each of the cutouts ``numbers``, in the order of ``plans``.
 
@@ -199,7 +202,7 @@ def _encode_block(
     return list(zip(*[records[plan.key] for plan in plans], strict=True))
 
 
-def _cut_image(out: np.ndarray, plan: _Plan, windows: Sequence[_Window], numbers: range) -> None:
+def _cut_image(out: np.ndarray, plan: _Plan, windows: Sequence[_Window], numbers: Sequence[int]) -> None:
     """Fill ``out`` (N, span, span) with P_0 of every cutout, NaN where it was not given."""
     with np.errstate(over="ignore", invalid="ignore"):  # what binary32 cannot hold becomes invalid
         for footprint, i in zip(out, numbers, strict=True):
@@ -237,7 +240,11 @@ def _check_mask(stack: np.ndarray, names: tuple[str, ...]) -> None:
 
 
 def _cut_mask(
-    out: np.ndarray, plan: _Plan, windows: Sequence[_Window], numbers: range, images: np.ndarray | None
+    out: np.ndarray,
+    plan: _Plan,
+    windows: Sequence[_Window],
+    numbers: Sequence[int],
+    images: np.ndarray | None,
 ) -> None:
     """Fill ``out`` (N, span, span) with P_0 of a mask, its reserved bits set as clause 3.4 says."""
     names = plan.fields["maskBits"]
