@@ -28,7 +28,7 @@ from .sky import fit_sky
 SCORE_EXPONENT = -2  # steps of a quarter of a sigma (clause 5.6)
 VARIANCE_STEPS = 64  # steps in the median variance (clause 5.6)
 _FLOAT = struct.Struct("<f")
-_BLOCK_BYTES = 1 << 22  # of footprints: memory does not grow with the number of cutouts
+_BLOCK_BYTES = 1 << 21  # of footprints: memory does not grow with the number of cutouts
 
 
 def encode_cutouts(

@@ -34,7 +34,10 @@ def _within(lengths: np.ndarray) -> np.ndarray:
 
 def _totals(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the sums of runs of ``counts`` values, given the cumulative sum of all."""
-    return np.diff(np.concatenate([[0], values])[np.cumsum(counts)], prepend=0)
+    if values.size == 0:
+        return np.zeros(len(counts), np.int64)
+    end = np.cumsum(counts)
+    return np.diff(np.where(end > 0, values[np.maximum(end, 1) - 1], 0), prepend=0)
 
 
 def _n_bytes(n_bits: np.ndarray) -> np.ndarray:
@@ -43,13 +46,19 @@ def _n_bytes(n_bits: np.ndarray) -> np.ndarray:
 
 def _block_sizes(counts: np.ndarray, n_blocks: np.ndarray) -> np.ndarray:
     """Return the number of values of each block of each payload: 16, and the rest in the last."""
-    return np.minimum(BLOCK, np.repeat(counts, n_blocks) - BLOCK * _within(n_blocks))
+    size = np.full(int(n_blocks.sum()), BLOCK)
+    filled = counts > 0
+    size[np.cumsum(n_blocks)[filled] - 1] -= -counts[filled] % BLOCK
+    return size
 
 
 def _best_parameters(u: np.ndarray, counts: np.ndarray, n_blocks: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Return for each block the p of the smallest total, the smaller of equals (clause 5.6, step 5)."""
-    filled = np.zeros(BLOCK * size.size, np.uint32)  # short blocks filled up with zeros
-    filled[np.arange(u.size) + np.repeat(BLOCK * _starts(n_blocks) - _starts(counts), counts)] = u
+    if u.size == BLOCK * size.size:
+        filled = u.astype(np.uint32)
+    else:
+        filled = np.zeros(BLOCK * size.size, np.uint32)  # short blocks filled up with zeros
+        filled[np.arange(u.size) + np.repeat(BLOCK * _starts(n_blocks) - _starts(counts), counts)] = u
     quotient = filled.reshape(-1, BLOCK).T.copy()  # blocks along the last axis, which NumPy adds fastest
     best = np.zeros(size.size, np.int64)
     best_bits = np.add.reduce(quotient, axis=0, dtype=np.int64) + size
@@ -99,14 +108,20 @@ def encode_residuals(residuals: np.ndarray, counts: Sequence[int] | np.ndarray) 
 def _write_remainders(data: np.ndarray, remainder: np.ndarray, p: np.ndarray, position: np.ndarray) -> None:
     """Write p[i] bits at bit ``position`` (ascending) of ``data``, which is 0 there."""
     byte = position >> 3
-    window = remainder << (8 * _WINDOW_BYTES - (position & 7) - p)
+    n_window = _n_window(p)
+    window = remainder << (8 * n_window - (position & 7) - p)
     first = np.flatnonzero(np.concatenate([[True], byte[1:] != byte[:-1]]))  # that begins in its byte
     window = np.bitwise_or.reduceat(window, first)
     byte = byte[first]
-    for i in range(_WINDOW_BYTES):
-        part = window >> 8 * (_WINDOW_BYTES - 1 - i) & 255
+    for i in range(n_window):
+        part = window >> 8 * (n_window - 1 - i) & 255
         used = np.flatnonzero(part != 0)
         data[byte[used] + i] |= part[used].astype(np.uint8)
+
+
+def _n_window(p: np.ndarray) -> int:
+    """Return how many bytes the widest remainder can touch."""
+    return (7 + int(p.max(initial=0)) + 7) // 8
 
 
 def decode_residuals(payloads: Sequence[bytes], counts: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -194,7 +209,7 @@ def _read_remainders(
     _check_padding(data, start, n_bits, "remainders")
     position = end - p
     position += np.repeat(8 * start - _starts(n_bits), counts)
-    n_window = (7 + int(p.max(initial=0)) + 7) // 8  # bytes that the widest remainder can touch
+    n_window = _n_window(p)
     windows = np.zeros(data.size - _WINDOW_BYTES + 1, np.int64)  # those bytes, from each byte on
     for i in range(n_window):
         windows <<= 8
