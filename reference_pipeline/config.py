@@ -140,7 +140,12 @@ class PsfFit(Config):
 
 
 class QualityCheck(Config):
-    """reduce/quality.py."""
+    """reduce/quality.py. A frame beyond a limit is named so, and kept."""
+
+    min_pearson: float = Field(default=0.98, ge=-1, le=1)  # below it, clouds (Sun+ 2022, 2.4)
+    min_limiting_magnitude: float | None = None
+    max_ellipticity: float | None = None
+    max_fwhm: float | None = None  # pixels
 
 
 class PipelineConfig(Config):
