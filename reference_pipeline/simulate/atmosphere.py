@@ -38,7 +38,7 @@ class Conditions(Config):
 def transmission(
     conditions: Conditions, airmass: float, field: tuple[float, float], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return the transmission of the air over a frame ``field`` = (height, width) degrees, (N_NODES, N_NODES).
+    """Return the transmission of the air over ``field`` = (height, width) in degrees, (N_NODES, N_NODES).
 
     Relative to above the atmosphere: 10^(−0.4 (k X + cloud)), the airmass X growing across the frame by
     dX/dz = X √(X² − 1), with X = sec z (plane-parallel).
@@ -107,7 +107,7 @@ def at_points(
 
 
 def _weights(n: int, t: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The weight of each of ``n`` nodes over [0, 1] in the cubic spline through them, at ``t``: (len(t), n)."""
+    """The weights of ``n`` nodes over [0, 1] in the cubic spline through them, at ``t``: (len(t), n)."""
     from scipy.interpolate import CubicSpline
 
     return CubicSpline(np.linspace(0, 1, n), np.eye(n))(t).astype(np.float32)

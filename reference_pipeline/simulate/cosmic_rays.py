@@ -10,7 +10,7 @@ from .detector import Detector
 #: Electrons a fast muon frees per micrometre of silicon, most probable value (Bichsel 1988: about 75).
 ELECTRONS_PER_MICROMETRE = 75.0
 
-#: Of all events: muons. The others are electrons of radioactive decay, which scatter ("worms") or stop at once.
+#: Of all events: muons. The others are electrons of radioactive decay, which scatter ("worms") or stop.
 MUON_FRACTION = 0.75
 
 _STEP = 0.1  # pixels between the points a track is drawn with

@@ -1,7 +1,8 @@
 """The chip: what a camera is beyond what the reduction has to know of it, and chips of other sizes.
 
-One :class:`~reference_pipeline.config.Camera` describes a chip to simulation and reduction alike. A chip is read
-through one amplifier: the segments of a real LSSTCam or AST3 chip differ in gain and bias, which is left out.
+One :class:`~reference_pipeline.config.Camera` describes a chip to simulation and reduction alike. A chip is
+read through one amplifier: the segments of a real LSSTCam or AST3 chip differ in gain and bias, which is
+left out.
 """
 
 from __future__ import annotations

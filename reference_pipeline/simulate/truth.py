@@ -63,9 +63,6 @@ class FrameTruth:
         return (self.mask & np.uint16(bits)) != 0
 
 
-_SCALARS = {"SKY": "sky", "FAULT": "fault", "FWHM": "fwhm"}
-
-
 def write_truth(path: str | Path, truth: FrameTruth) -> None:
     """Write ``truth`` to ``path``, whole or not at all."""
     from astropy.io import fits
@@ -73,9 +70,9 @@ def write_truth(path: str | Path, truth: FrameTruth) -> None:
     header = fits.Header() if truth.wcs is None else truth.wcs.to_header(relax=True)
     header["EXPOSURE"] = json.dumps(dataclasses.asdict(truth.exposure))
     header["NY"], header["NX"] = truth.shape
-    for keyword, name in _SCALARS.items():
-        if getattr(truth, name) is not None:
-            header[keyword] = getattr(truth, name)
+    for keyword, value in (("SKY", truth.sky), ("FAULT", truth.fault), ("FWHM", truth.fwhm)):
+        if value is not None:
+            header[keyword] = value
     if truth.conditions is not None:
         header["CONDITNS"] = truth.conditions.model_dump_json()
     if truth.zero_point is not None:
@@ -121,7 +118,9 @@ def read_truth(path: str | Path) -> FrameTruth:
                 transmission=(
                     np.asarray(parts["TRANSMISSION"].data, float) if "TRANSMISSION" in names else None
                 ),
-                **{name: header.get(keyword) for keyword, name in _SCALARS.items()},
+                sky=header["SKY"],
+                fault=header.get("FAULT"),
+                fwhm=header.get("FWHM"),
                 **tables,
             )
     except (OSError, KeyError, ValueError, TypeError) as error:

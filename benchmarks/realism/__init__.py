@@ -1,0 +1,1 @@
+"""How like real stamps are the simulated ones?"""
