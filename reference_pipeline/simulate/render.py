@@ -1,0 +1,745 @@
+"""The noiseless image of a scene: every source through the optics onto the pixels, in batches.
+
+Stars are Moffats integrated over pixels, in stamps whose size follows their flux. What moves or is out of
+focus is a set of such stars along its line and over its disc. Galaxies are products of the transforms of
+Sérsic profile, PSF and pixel, drawn by FFT in batches of one size. Trails are the exact integral of the
+Moffat along a line. Memory beyond the image is bounded by :data:`CHUNK`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .atmosphere import at_points
+from .optics import Ghost, Optics, Spikes, psf_at, psf_fwhm, sky_jacobian, sky_to_pixel
+from .scene import POINT_KINDS, Galaxies, Points, Scene, Trails
+from .truth import TruthBit
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from astropy.wcs import WCS
+
+Floats = NDArray[np.float64]
+Image = NDArray[np.float32]
+
+#: Pixels drawn at once: what fits a processor's cache.
+CHUNK = 1 << 18
+
+#: r0 in pixels from which I + ∇²I / 24 is the mean over a pixel to 5e-4 of the peak even at the centre.
+WIDE = 5.0
+
+#: Half sizes of the stamps of stars, and whole sizes of those of galaxies: few, so that batches are large.
+STAR_RADII = (6, 9, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+GALAXY_SIZES = (32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A scene on the chip: electrons that an ideal, noiseless chip would collect from it (no sky)."""
+
+    image: Image  # electrons, (ny, nx)
+    mask: NDArray[np.uint16]  # TruthBit: TRAIL, SPIKE, GHOST, GLINT
+    sources: Table  # id, kind, x, y, flux (electrons, all of it), clipped (fraction of it not on the frame)
+    trails: Table  # id, x1, y1, x2, y2 (pixels; may lie outside), width (pixels, at half maximum)
+
+
+def render(
+    scene: Scene,
+    wcs: WCS,
+    optics: Optics,
+    shape: tuple[int, int],
+    *,
+    zero_point: float,
+    seeing_fwhm: float,
+    jitter: float = 0.0,
+    jitter_angle: float = 0.0,
+    transmission: Floats | None = None,
+    faintest: float = 0.02,
+    visible: float = 3.0,
+) -> Rendered:
+    """Return ``scene`` as it falls on a chip of ``shape`` (ny, nx).
+
+    ``zero_point`` is the magnitude of one electron in the whole exposure; ``seeing_fwhm`` and ``jitter``
+    (rms, along ``jitter_angle``) as in :func:`psf_at`; ``transmission`` a map of nodes as
+    :mod:`.atmosphere` makes them. Stars are drawn out to where they fall below ``faintest`` electrons in a
+    pixel and at least until 0.05 % of their light, or one electron, is left out. Pixels of trails, spikes, ghosts
+    and glints with more than ``visible`` electrons of theirs are marked in the mask.
+    """
+    image, mask = np.zeros(shape, np.float32), np.zeros(shape, np.uint16)
+
+    def electrons(magnitude: Floats, x: Floats, y: Floats) -> Floats:
+        flux = 10.0 ** (-0.4 * (magnitude - zero_point))
+        return flux if transmission is None else flux * at_points(transmission, shape, x, y)
+
+    def psf(x: Floats, y: Floats) -> Floats:
+        return psf_at(optics, x, y, shape, seeing_fwhm=seeing_fwhm, jitter=jitter, jitter_angle=jitter_angle)
+
+    margin = 2.0 * STAR_RADII[-1]
+    points, x, y = _near(scene.points, wcs, shape, margin)
+    flux = electrons(points.magnitude, x, y)
+    moffat = psf(x, y) * optics.moffat_ratio**2
+    sub = _sub_sources(points, wcs, optics, x, y, psf_fwhm(psf(x, y)))
+    glint = points.kind == POINT_KINDS.index("satellite_glint")
+    landed = np.zeros(len(x))
+    steady = ~glint[sub.parent]
+    _draw_stars(image, sub.where(steady), flux, moffat, optics.beta, faintest, landed)
+    for k in np.flatnonzero(glint):
+        _draw_glint(
+            image, mask, sub.where(sub.parent == k), flux, moffat, optics.beta, faintest, visible, landed
+        )
+    _draw_spikes(image, mask, optics, x, y, flux, moffat, faintest, visible)
+    _draw_ghosts(image, mask, optics, x, y, flux, faintest, visible)
+
+    galaxies, gx, gy = _near(scene.galaxies, wcs, shape, margin)
+    galaxy_flux = electrons(galaxies.magnitude, gx, gy)
+    galaxy_landed = np.zeros(len(gx))
+    _draw_galaxies(
+        image,
+        galaxies,
+        wcs,
+        gx,
+        gy,
+        galaxy_flux,
+        psf(gx, gy) * optics.moffat_ratio**2,
+        optics.beta,
+        galaxy_landed,
+    )
+    trails = _draw_trails(image, mask, scene.trails, wcs, optics, psf, zero_point, transmission, visible)
+    names = np.array(POINT_KINDS)[points.kind]
+    sources = _table(
+        id=np.concatenate([points.id, galaxies.id]),
+        kind=np.concatenate([names, np.full(len(gx), "galaxy")]),
+        x=np.concatenate([x, gx]),
+        y=np.concatenate([y, gy]),
+        flux=np.concatenate([flux, galaxy_flux]),
+        clipped=1.0 - np.concatenate([landed, galaxy_landed]),
+    )
+    return Rendered(image, mask, sources[sources["clipped"] < 1.0], trails)
+
+
+# --- stars ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sub:
+    """Point sources that others are made of: ``weight`` of the flux of row ``parent``, at (x, y)."""
+
+    parent: NDArray[np.int64]
+    x: Floats
+    y: Floats
+    weight: Floats
+
+    def where(self, chosen: NDArray[np.bool_]) -> _Sub:
+        return _Sub(self.parent[chosen], self.x[chosen], self.y[chosen], self.weight[chosen])
+
+
+def _sub_sources(points: Points, wcs: WCS, optics: Optics, x: Floats, y: Floats, fwhm: Floats) -> _Sub:
+    """Every source as one or more stars: Gauss-Legendre nodes along its motion and over its disc.
+
+    Nodes stand less than 0.6 FWHM apart, where the sum differs from the integral by less than 1e-4.
+    """
+    extended = (np.hypot(points.motion_ra, points.motion_dec) > 0) | (points.defocus > 0)
+    still = np.flatnonzero(~extended)
+    parts = [_Sub(still, x[still], y[still], np.ones(len(still)))]
+    chosen = np.flatnonzero(extended)
+    if len(chosen):
+        jacobian = sky_jacobian(wcs, points.ra[chosen], points.dec[chosen])
+        motion = np.stack([points.motion_ra[chosen], points.motion_dec[chosen]], axis=-1)
+        shift = np.einsum("nij,nj->ni", jacobian, motion)
+    for row, k in enumerate(chosen):
+        at, weight = _line_nodes(float(np.hypot(*shift[row])), float(fwhm[k]))
+        line = at[:, None] * shift[row]
+        disc, disc_weight = _disc_nodes(float(points.defocus[k]) / optics.pixel_scale, float(fwhm[k]))
+        offsets = (line[:, None, :] + disc[None, :, :]).reshape(-1, 2)
+        weights = np.outer(weight, disc_weight).ravel()
+        parts.append(_Sub(np.full(len(weights), k), x[k] + offsets[:, 0], y[k] + offsets[:, 1], weights))
+    return _Sub(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("parent", "x", "y", "weight")))
+
+
+def _line_nodes(length: float, fwhm: float) -> tuple[Floats, Floats]:
+    """Positions in (−½, ½) along a line and their weights, which sum to one."""
+    n = 1 + int(np.ceil(length / (0.4 * fwhm)))
+    t, w = np.polynomial.legendre.leggauss(n)
+    return 0.5 * t, 0.5 * w
+
+
+def _disc_nodes(radius: float, fwhm: float) -> tuple[Floats, Floats]:
+    """Points of a uniform disc (pixels) and their weights, which sum to one: rings at Legendre nodes of r²."""
+    if radius <= 0:
+        return np.zeros((1, 2)), np.ones(1)
+    n_rings = 1 + int(np.ceil(radius / (0.6 * fwhm)))
+    t, w = np.polynomial.legendre.leggauss(n_rings)
+    nodes, weights = [], []
+    for k, (r, weight) in enumerate(zip(radius * np.sqrt(0.5 * (t + 1)), 0.5 * w)):
+        n = 6 + int(np.ceil(2 * np.pi * r / (0.6 * fwhm)))
+        phi = 2 * np.pi * (np.arange(n) + 0.5 * (k % 2)) / n
+        nodes.append(np.stack([r * np.cos(phi), r * np.sin(phi)], axis=-1))
+        weights.append(np.full(n, weight / n))
+    return np.concatenate(nodes), np.concatenate(weights)
+
+
+def _draw_stars(
+    image: Image, sub: _Sub, flux: Floats, moffat: Floats, beta: float, faintest: float, landed: Floats
+) -> None:
+    """Add Moffats of M = ``moffat``[parent] to ``image``, and to ``landed`` what fraction fell on it."""
+    matrix = moffat[sub.parent]
+    f = flux[sub.parent] * sub.weight
+    radius = _star_radius(f, matrix, beta, faintest)
+    kind = np.searchsorted(STAR_RADII, np.minimum(radius, STAR_RADII[-1]))
+    for size in np.unique(kind):
+        r = STAR_RADII[size]
+        rows = np.flatnonzero((kind == size) & _touches(sub.x, sub.y, r, image.shape))
+        step = max(1, CHUNK // (2 * r + 1) ** 2)
+        for at in range(0, len(rows), step):
+            k = rows[at : at + step]
+            ix, iy = np.rint(sub.x[k]).astype(int), np.rint(sub.y[k]).astype(int)
+            stamps = moffat_stamps(matrix[k], beta, sub.x[k] - ix, sub.y[k] - iy, r)
+            stamps *= f[k, None, None].astype(np.float32)
+            on = _add(image, stamps, ix - r, iy - r)
+            np.add.at(landed, sub.parent[k], np.divide(on, flux[sub.parent[k]]))
+
+
+def moffat_stamps(matrix: Floats, beta: float, dx: Floats, dy: Floats, radius: int) -> NDArray[np.float32]:
+    """Return Moffats of unit flux, (n, 2·radius + 1, 2·radius + 1), centred (dx, dy) from the middle pixel.
+
+    ``matrix`` (n, 2, 2) is M. The mean over a pixel is I + ∇²I / 24 far out, and a 3×3 Gauss-Legendre sum
+    within 1.5 r0 of the centre where r0 < WIDE and higher derivatives count.
+    """
+    inverse = np.linalg.inv(matrix)
+    det = np.linalg.det(inverse)
+    peak = (beta - 1.0) * np.sqrt(det) / np.pi
+    p = np.arange(-radius, radius + 1, dtype=np.float32)
+    ax, ay = p - dx[:, None].astype(np.float32), p - dy[:, None].astype(np.float32)
+    a, b, c = (inverse[:, i, j].astype(np.float32)[:, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
+    # pᵀ M⁻¹ p and |M⁻¹ p|², both quadratic forms
+    q1 = _form(a, b, c, ax, ay)
+    q1 += 1.0
+    square = inverse @ inverse
+    a2, b2, c2 = (square[:, i, j].astype(np.float32)[:, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
+    laplacian = _form(a2, b2, c2, ax, ay)
+    laplacian *= np.float32(4 * beta * (beta + 1) / 24)
+    laplacian /= q1
+    laplacian -= np.float32(2 * beta / 24) * (a + c)
+    laplacian /= q1
+    laplacian += 1.0
+    np.log(q1, out=q1)
+    q1 *= np.float32(-beta)
+    np.exp(q1, out=q1)
+    q1 *= laplacian
+    if np.sqrt(np.linalg.eigvalsh(matrix)[:, 0].min()) < WIDE:
+        core = min(radius, int(np.ceil(1.5 * np.sqrt(matrix[:, [0, 1], [0, 1]].max()))) + 1)
+        inner = slice(radius - core, radius + core + 1)
+        q1[:, inner, inner] = _legendre_core(a, b, c, ax[:, inner], ay[:, inner], beta)
+    q1 *= peak.astype(np.float32)[:, None, None]
+    return q1
+
+
+def _form(a, b, c, ax, ay):  # type: ignore[no-untyped-def]
+    out = (2.0 * b) * ax[:, None, :]
+    out = out + c * ay[:, :, None]
+    out *= ay[:, :, None]
+    out += a * (ax * ax)[:, None, :]
+    return out
+
+
+def _legendre_core(a, b, c, ax, ay, beta):  # type: ignore[no-untyped-def]
+    t, w = np.polynomial.legendre.leggauss(3)
+    total = np.zeros((len(ax), ay.shape[1], ax.shape[1]), np.float32)
+    for ty, wy in zip(0.5 * t, 0.5 * w):
+        for tx, wx in zip(0.5 * t, 0.5 * w):
+            q = _form(a, b, c, ax + np.float32(tx), ay + np.float32(ty))
+            np.log1p(q, out=q)
+            q *= np.float32(-beta)
+            np.exp(q, out=q)
+            q *= np.float32(wx * wy)
+            total += q
+    return total
+
+
+def _star_radius(flux: Floats, matrix: Floats, beta: float, faintest: float) -> Floats:
+    """Half size of a stamp: where I falls below ``faintest`` and all but 0.05 % or an electron is inside.
+
+    The light outside of r is (1 + r²/r0²)^(1 − β).
+    """
+    r0 = np.sqrt(np.linalg.eigvalsh(matrix)[:, -1])
+    peak = np.maximum(flux, 1e-9) * (beta - 1) / (np.pi * np.sqrt(np.linalg.det(matrix)))
+    by_brightness = np.sqrt(np.maximum((peak / faintest) ** (1 / beta) - 1, 0))
+    lost = np.minimum(np.maximum(5e-4, 1.0 / np.maximum(flux, 1e-9)), 0.5)
+    by_light = np.sqrt(lost ** (1 / (1 - beta)) - 1)
+    return r0 * np.maximum(by_brightness * (lost <= 5e-4), by_light) + 1.0
+
+
+def _draw_glint(
+    image: Image,
+    mask: NDArray[np.uint16],
+    sub: _Sub,
+    flux: Floats,
+    moffat: Floats,
+    beta: float,
+    faintest: float,
+    visible: float,
+    landed: Floats,
+) -> None:
+    """Draw one glint in an image of its own and mark its pixels."""
+    reach = float(np.max(_star_radius(flux[sub.parent] * sub.weight, moffat[sub.parent], beta, faintest)))
+    box = _box(
+        sub.x.min() - reach, sub.x.max() + reach, sub.y.min() - reach, sub.y.max() + reach, image.shape
+    )
+    if box is None:
+        return
+    own = np.zeros(image[box].shape, np.float32)
+    local = _Sub(sub.parent, sub.x - box[1].start, sub.y - box[0].start, sub.weight)
+    _draw_stars(own, local, flux, moffat, beta, faintest, landed)
+    image[box] += own
+    mask[box][own > visible] |= np.uint16(TruthBit.GLINT)
+
+
+# --- spikes and ghosts ---------------------------------------------------------------------------------------
+
+
+def _draw_spikes(
+    image: Image,
+    mask: NDArray[np.uint16],
+    optics: Optics,
+    x: Floats,
+    y: Floats,
+    flux: Floats,
+    moffat: Floats,
+    faintest: float,
+    visible: float,
+) -> None:
+    """Add the rays of stars bright enough that one pixel of theirs holds ``visible`` electrons."""
+    spikes: Spikes = optics.spikes
+    if not spikes.number or not spikes.fraction:
+        return
+    length = spikes.length / optics.pixel_scale
+    per_pixel = flux * spikes.fraction / spikes.number / (0.5 * np.pi * length)  # electrons per pixel of ray
+    for k in np.flatnonzero(per_pixel > visible):
+        reach = length * np.sqrt(max(per_pixel[k] / faintest, 2.0) - 1.0)
+        for ray in range(spikes.number):
+            angle = np.radians(spikes.angle + 360.0 * ray / spikes.number)
+            end = (x[k] + reach * np.cos(angle), y[k] + reach * np.sin(angle))
+
+            def along(s: Floats, k: int = k) -> Floats:
+                return per_pixel[k] / (1.0 + (s / length) ** 2)
+
+            _draw_line(
+                image, mask, (x[k], y[k]), end, moffat[k], optics.beta, along, 0.0, visible, TruthBit.SPIKE
+            )
+
+
+def _draw_ghosts(
+    image: Image,
+    mask: NDArray[np.uint16],
+    optics: Optics,
+    x: Floats,
+    y: Floats,
+    flux: Floats,
+    faintest: float,
+    visible: float,
+) -> None:
+    """Add the ghosts of stars bright enough that a pixel of the ghost holds more than ``faintest``."""
+    ny, nx = image.shape
+    for ghost in optics.ghosts:
+        radius = ghost.radius / optics.pixel_scale
+        hole = radius * ghost.hole
+        level = flux * ghost.fraction / (np.pi * (radius**2 - hole**2))
+        gx = 0.5 * (nx - 1) - ghost.reflection * (x - 0.5 * (nx - 1))
+        gy = 0.5 * (ny - 1) - ghost.reflection * (y - 0.5 * (ny - 1))
+        for k in np.flatnonzero((level > faintest) & np.isfinite(gx)):
+            _draw_annulus(image, mask, gx[k], gy[k], hole, radius, float(level[k]), visible)
+
+
+def _draw_annulus(
+    image: Image,
+    mask: NDArray[np.uint16],
+    x: float,
+    y: float,
+    inner: float,
+    outer: float,
+    level: float,
+    visible: float,
+) -> None:
+    box = _box(x - outer - 1, x + outer + 1, y - outer - 1, y + outer + 1, image.shape)
+    if box is None:
+        return
+    py, px = np.arange(box[0].start, box[0].stop) - y, np.arange(box[1].start, box[1].stop) - x
+    r = np.hypot(py[:, None], px[None, :]).astype(np.float32)
+    own = level * (np.clip(outer - r + 0.5, 0, 1) - (np.clip(inner - r + 0.5, 0, 1) if inner > 0 else 0))
+    image[box] += own
+    mask[box][own > visible] |= np.uint16(TruthBit.GHOST)
+
+
+# --- trails --------------------------------------------------------------------------------------------------
+
+
+def _draw_trails(  # noqa: PLR0913
+    image: Image,
+    mask: NDArray[np.uint16],
+    trails: Trails,
+    wcs: WCS,
+    optics: Optics,
+    psf,  # type: ignore[no-untyped-def]
+    zero_point: float,
+    transmission: Floats | None,
+    visible: float,
+) -> Table:
+    """Add the trails; return their table: those that cross the frame."""
+    ny, nx = image.shape
+    scale = optics.pixel_scale
+    x, y = sky_to_pixel(wcs, trails.ra.ravel(), trails.dec.ravel())
+    x, y = x.reshape(-1, 2), y.reshape(-1, 2)
+    rows = []
+    for k in range(len(trails.id)):
+        if not (np.isfinite(x[k]).all() and np.isfinite(y[k]).all()):
+            continue
+        middle = np.clip(x[k].mean(keepdims=True), 0, nx - 1), np.clip(y[k].mean(keepdims=True), 0, ny - 1)
+        fwhm2 = psf(*middle)[0]
+        per_pixel = 10.0 ** (-0.4 * (trails.surface_magnitude[k] - zero_point)) * scale
+        period = float(trails.tumbling_period[k]) / scale
+
+        length = np.hypot(x[k, 1] - x[k, 0], y[k, 1] - y[k, 0])
+        nodes = np.linspace(0, 1, 513)
+        air = (
+            np.ones(len(nodes))
+            if transmission is None
+            else at_points(
+                transmission, (ny, nx), x[k, 0] + nodes * np.ptp(x[k]) * np.sign(x[k, 1] - x[k, 0]),
+                y[k, 0] + nodes * np.ptp(y[k]) * np.sign(y[k, 1] - y[k, 0]),
+            )
+        )  # fmt: skip
+
+        def along(
+            s: Floats, level: float = per_pixel, p: float = period, end: float = length, air: Floats = air
+        ) -> Floats:
+            # a tumbling body: between a tenth and the whole of its light
+            phase = 0.55 + 0.45 * np.cos(2 * np.pi * s / p) if p > 0 else 1.0
+            return level * phase * np.interp(s / end, nodes, air)
+
+        width = float(trails.width[k]) / scale
+        start, end = (x[k, 0], y[k, 0]), (x[k, 1], y[k, 1])
+        drawn = _draw_line(
+            image, mask, start, end, fwhm2 * optics.moffat_ratio**2, optics.beta, along, width, visible,
+            TruthBit.TRAIL,
+        )  # fmt: skip
+        if drawn:
+            rows.append((trails.id[k], *start, *end, np.hypot(width, np.linalg.det(fwhm2) ** 0.25)))
+    columns = np.array(rows, float).reshape(-1, 6).T
+    named = dict(zip(("x1", "y1", "x2", "y2", "width"), columns[1:]))
+    return _table(id=np.array([row[0] for row in rows], np.int64), **named)
+
+
+def _draw_line(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+    image: Image,
+    mask: NDArray[np.uint16],
+    start: tuple[float, float],
+    end: tuple[float, float],
+    moffat: Floats,
+    beta: float,
+    along,
+    width: float,
+    visible: float,
+    bit: TruthBit,
+    reach: float = 8.0,
+) -> bool:
+    """Add a line of ``along``(s, x, y) electrons per pixel of length, ``width`` pixels wide; was any on the frame?
+
+    Where the Moffat is round (after a linear map that makes it so), the integral of it along a line at
+    distance d from s1 to s2 is (1 + d²)^(½ − β) [T(s2 / √(1 + d²)) − T(s1 / √(1 + d²))], T being the cumulative
+    distribution of ∝ (1 + t²)^(−β). Its mean over a pixel is taken at 2×2 Gauss-Legendre nodes; light further
+    than ``reach`` r0 from the line is left out (β = 3.5: 3e-5 of it).
+    """
+    p0, p1 = np.array(start), np.array(end)
+    length = float(np.hypot(*(p1 - p0)))
+    far = reach * np.sqrt(np.linalg.eigvalsh(moffat)[-1]) + 0.5 * width
+    pixels = _pixels_along(p0, p1, far, image.shape)
+    if length == 0 or pixels is None:
+        return False
+    lower = np.linalg.cholesky(moffat)
+    white = np.linalg.inv(lower)
+    direction = (p1 - p0) / length
+    normal = np.array([-direction[1], direction[0]])
+    towards = white @ direction
+    stretch = float(np.hypot(*towards))  # whitened length of one pixel of line
+    towards /= stretch
+    # electrons per pixel² = λ · ∫ Moffat ds: the flux-normalised Moffat is (β − 1)/(π √det M) (1 + |wp|²)^(−β)
+    norm = (beta - 1) / (np.pi * np.sqrt(np.linalg.det(moffat))) / stretch
+    t, w, total = _moffat_cumulative(beta)
+    strips, strip_weights = _line_nodes(width, float(np.sqrt(np.linalg.det(moffat)) ** 0.5))
+    node = 0.5 / np.sqrt(3.0)
+    for at in range(0, len(pixels[0]), CHUNK):
+        py, px = (axis[at : at + CHUNK] for axis in pixels)
+        own = np.zeros(len(px))
+        for ox, oy in ((-node, -node), (-node, node), (node, -node), (node, node)):
+            for strip, weight in zip(strips * width, strip_weights):
+                dx, dy = px + ox - p0[0] - strip * normal[0], py + oy - p0[1] - strip * normal[1]
+                wx, wy = white[0, 0] * dx + white[0, 1] * dy, white[1, 0] * dx + white[1, 1] * dy
+                s = wx * towards[0] + wy * towards[1]
+                spread = np.sqrt(1.0 + (wx * towards[1] - wy * towards[0]) ** 2)
+                ends = np.interp((stretch * length - s) / spread, t, w) - np.interp(-s / spread, t, w)
+                own += 0.25 * weight * norm * total * spread ** (1.0 - 2.0 * beta) * ends
+        s = (px - p0[0]) * direction[0] + (py - p0[1]) * direction[1]
+        own *= along(np.clip(s, 0, length))
+        image[py, px] += own.astype(np.float32)  # every pixel of a line comes once
+        seen = own > visible
+        mask[py[seen], px[seen]] |= np.uint16(bit)
+    return True
+
+
+@lru_cache(maxsize=8)
+def _moffat_cumulative(beta: float) -> tuple[Floats, Floats, float]:
+    """(t, T(t), ∫(1 + t²)^(−β) dt): Student's t with 2β − 1 degrees of freedom, scaled."""
+    from scipy.special import gamma, stdtr
+
+    nu = 2.0 * beta - 1.0
+    t = np.sinh(np.linspace(-8.0, 8.0, 4001))
+    total = float(np.sqrt(np.pi) * gamma(beta - 0.5) / gamma(beta))
+    return t, stdtr(nu, t * np.sqrt(nu)), total
+
+
+def _pixels_along(
+    p0: Floats, p1: Floats, far: float, shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """(y, x) of the frame's pixels about ``far`` or less from a line; None when there are none."""
+    flat = abs(p1[0] - p0[0]) >= abs(p1[1] - p0[1])
+    major, minor = (0, 1) if flat else (1, 0)
+    n_major, n_minor = shape[1 - major], shape[1 - minor]
+    d = p1 - p0
+    if d[major] == 0:
+        return None
+    lo, hi = sorted((p0[major], p1[major]))
+    first, last = max(0, int(np.floor(lo - far))), min(n_major - 1, int(np.ceil(hi + far)))
+    if first > last:
+        return None
+    slope = d[minor] / d[major]
+    half = int(np.ceil(far * np.hypot(1.0, slope)))
+    along = np.arange(first, last + 1)
+    centre = np.rint(p0[minor] + slope * (along - p0[major])).astype(int)
+    across = centre[:, None] + np.arange(-half, half + 1)
+    on = (across >= 0) & (across < n_minor)
+    if not on.any():
+        return None
+    first_axis = np.broadcast_to(along[:, None], across.shape)[on]
+    return (across[on], first_axis) if flat else (first_axis, across[on])
+
+
+# --- galaxies ------------------------------------------------------------------------------------------------
+
+
+def _draw_galaxies(
+    image: Image,
+    galaxies: Galaxies,
+    wcs: WCS,
+    x: Floats,
+    y: Floats,
+    flux: Floats,
+    moffat: Floats,
+    beta: float,
+    landed: Floats,
+) -> None:
+    """Add Sérsic galaxies to ``image``, and to ``landed`` what fraction of each fell on it."""
+    if len(x) == 0:
+        return
+    shapes = galaxy_matrices(galaxies, sky_jacobian(wcs, galaxies.ra, galaxies.dec))
+    size = _galaxy_size(galaxies.sersic_index, shapes, flux, moffat, beta)
+    kind = np.searchsorted(GALAXY_SIZES, np.minimum(size, GALAXY_SIZES[-1]))
+    for which in np.unique(kind):
+        n = GALAXY_SIZES[which]
+        rows = np.flatnonzero((kind == which) & _touches(x, y, n // 2, image.shape))
+        step = max(1, CHUNK // n**2)
+        for at in range(0, len(rows), step):
+            k = rows[at : at + step]
+            ix, iy = np.rint(x[k]).astype(int), np.rint(y[k]).astype(int)
+            stamps = galaxy_stamps(
+                galaxies.sersic_index[k], shapes[k], moffat[k], beta, x[k] - ix, y[k] - iy, n
+            )
+            stamps *= flux[k, None, None].astype(np.float32)
+            landed[k] = _add(image, stamps, ix - n // 2, iy - n // 2) / flux[k]
+
+
+def galaxy_matrices(galaxies: Galaxies, jacobian: Floats) -> Floats:
+    """Return G (pixels²), (n, 2, 2): pᵀ G⁻¹ p = 1 on the ellipse that holds half of the light."""
+    angle = np.radians(galaxies.position_angle)
+    east, north = np.sin(angle), np.cos(angle)
+    major = np.stack([east, north], axis=-1) * galaxies.half_light_radius[:, None]
+    minor = np.stack([north, -east], axis=-1) * (galaxies.half_light_radius * galaxies.axis_ratio)[:, None]
+    axes = jacobian @ np.stack([major, minor], axis=-1)
+    return axes @ axes.transpose(0, 2, 1)
+
+
+def galaxy_stamps(
+    sersic_index: Floats, shapes: Floats, moffat: Floats, beta: float, dx: Floats, dy: Floats, size: int
+) -> NDArray[np.float32]:
+    """Return Sérsic ⊗ Moffat ⊗ pixel of unit flux, (n, size, size), centred (dx, dy) from pixel size // 2.
+
+    ``shapes`` is G of :func:`galaxy_matrices`, ``moffat`` M. The light beyond the stamp is folded back into it,
+    so that none is lost. A PSF too narrow for the pixels is drawn on pixels of half the size.
+    """
+    from scipy.fft import irfft2
+
+    narrow = np.linalg.eigvalsh(moffat)[:, 0].min() < 2.4**2  # r0 of a FWHM of 2.2 pixels
+    fine = 2 if narrow else 1
+    n = size * fine
+    kx = 2 * np.pi * np.fft.rfftfreq(n, 1 / fine)
+    ky = 2 * np.pi * np.fft.fftfreq(n, 1 / fine)
+    spectrum = _table_at(*_moffat_transform(beta), _wavenumber(moffat, kx, ky))
+    spectrum *= _sersic_transform_at(sersic_index, _wavenumber(shapes, kx, ky))
+    along_x = np.sinc(kx / (2 * np.pi)) * np.exp(-1j * kx * (dx[:, None] + size // 2))
+    along_y = np.sinc(ky / (2 * np.pi)) * np.exp(-1j * ky * (dy[:, None] + size // 2))
+    complex_spectrum = spectrum * along_x[:, None, :].astype(np.complex64)
+    complex_spectrum *= along_y[:, :, None].astype(np.complex64)
+    stamps = irfft2(complex_spectrum, s=(n, n), workers=1)[:, ::fine, ::fine]
+    return np.ascontiguousarray(stamps, np.float32) * np.float32(fine * fine)
+
+
+def _wavenumber(matrix: Floats, kx: Floats, ky: Floats) -> NDArray[np.float32]:
+    """ln √(kᵀ M k), (n, len(ky), len(kx)); −inf at zero becomes a large negative number."""
+    a, b, c = (matrix[:, i, j].astype(np.float32)[:, None] for i, j in ((0, 0), (0, 1), (1, 1)))
+    kx, ky = kx.astype(np.float32), ky.astype(np.float32)
+    out = _form(a[..., None], b[..., None], c[..., None], np.broadcast_to(kx, (len(a), len(kx))),
+                np.broadcast_to(ky, (len(a), len(ky))))  # fmt: skip
+    np.maximum(out, np.float32(1e-20), out=out)
+    np.log(out, out=out)
+    out *= np.float32(0.5)
+    return out
+
+
+_LOG_K = (-7.0, 8.0, 3001)  # of the tables: ln k from, to, number; below, a transform is its first value
+
+
+def _table_at(table: NDArray[np.float32], log_k: NDArray[np.float32]) -> NDArray[np.float32]:
+    index, rest = _index(log_k)
+    low = table[index]
+    return low + rest * (table[index + 1] - low)
+
+
+def _index(log_k: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    start, stop, n = _LOG_K
+    t = (log_k - np.float32(start)) * np.float32((n - 1) / (stop - start))
+    np.clip(t, 0, n - 1.001, out=t)
+    index = t.astype(np.int32)
+    return index, t - index
+
+
+@lru_cache(maxsize=8)
+def _moffat_transform(beta: float) -> tuple[NDArray[np.float32]]:
+    """k^(β−1) K_(β−1)(k) / (2^(β−2) Γ(β−1)): the Fourier transform of the Moffat with r0 = 1."""
+    from scipy.special import gamma, kv
+
+    k = np.exp(np.linspace(*_LOG_K[:2], _LOG_K[2]))
+    return ((k ** (beta - 1) * kv(beta - 1, k) / (2 ** (beta - 2) * gamma(beta - 1))).astype(np.float32),)
+
+
+_SERSIC_STEP = 0.05
+_SERSIC_RANGE = (0.3, 8.0)
+
+
+@lru_cache(maxsize=1)
+def _sersic_transforms() -> NDArray[np.float32]:
+    """Transforms of Sérsic profiles of unit flux and half-light radius, one row per index, by FFTLog.
+
+    F(k) = 2π ∫ I(r) J0(kr) r dr, I ∝ exp(−b r^(1/n)), b from Γ(2n, b) = Γ(2n) / 2.
+    """
+    from scipy.fft import fht, fhtoffset
+    from scipy.special import gammaincinv
+
+    n_r = 8192
+    log_r = np.linspace(-22.0, 18.0, n_r)
+    d = log_r[1] - log_r[0]
+    offset = fhtoffset(d, mu=0.0, initial=0.0, bias=0.0)
+    log_k = offset + np.linspace(-18.0, 22.0, n_r)
+    wanted = np.linspace(*_LOG_K[:2], _LOG_K[2])
+    rows = []
+    for n in np.arange(_SERSIC_RANGE[0], _SERSIC_RANGE[1] + _SERSIC_STEP, _SERSIC_STEP):
+        r = np.exp(log_r)
+        profile = np.exp(-gammaincinv(2 * n, 0.5) * r ** (1 / n))
+        flux = np.sum(profile * r * r) * d  # ∫ I r dr in ln r
+        transform = fht(profile * r, d, mu=0.0, offset=offset) / np.exp(log_k) / flux
+        row = np.interp(wanted, log_k, transform)
+        rows.append(row / row[0])  # the flux: k = 1e-3 half-light radii sees all of it
+    return np.array(rows, np.float32)
+
+
+def _sersic_transform_at(sersic_index: Floats, log_k: NDArray[np.float32]) -> NDArray[np.float32]:
+    table = _sersic_transforms()
+    t = (np.clip(sersic_index, *_SERSIC_RANGE) - _SERSIC_RANGE[0]) / _SERSIC_STEP
+    low = np.minimum(t.astype(int), len(table) - 2)
+    share = (t - low).astype(np.float32)
+    blended = (1 - share)[:, None] * table[low] + share[:, None] * table[low + 1]
+    index, rest = _index(log_k)
+    out = np.empty(log_k.shape, np.float32)
+    for k, row in enumerate(blended):
+        first = row[index[k]]
+        out[k] = first + rest[k] * (row[index[k] + 1] - first)
+    return out
+
+
+def _galaxy_size(sersic_index: Floats, shapes: Floats, flux: Floats, moffat: Floats, beta: float) -> Floats:
+    """Side of the stamp that holds all but 0.5 % of a galaxy, or ten electrons."""
+    from scipy.special import gammaincinv
+
+    lost = np.clip(10.0 / np.maximum(flux, 1e-9), 5e-3, 0.2)
+    b = gammaincinv(2 * sersic_index, 0.5)
+    radius = (gammaincinv(2 * sersic_index, 1 - lost) / b) ** sersic_index
+    radius *= np.sqrt(np.linalg.eigvalsh(shapes)[:, -1])
+    blur = np.sqrt(np.linalg.eigvalsh(moffat)[:, -1]) * np.sqrt(lost ** (1 / (1 - beta)) - 1)
+    return 2.0 * np.hypot(radius, blur) + 4.0
+
+
+# --- shared --------------------------------------------------------------------------------------------------
+
+
+def _near(rows, wcs: WCS, shape: tuple[int, int], margin: float):  # type: ignore[no-untyped-def]
+    """The rows whose centre is within ``margin`` of the frame, and their pixels."""
+    x, y = sky_to_pixel(wcs, rows.ra, rows.dec)
+    with np.errstate(invalid="ignore"):
+        chosen = (x > -margin) & (x < shape[1] + margin) & (y > -margin) & (y < shape[0] + margin)
+    values = {name: getattr(rows, name)[chosen] for name in rows.__dataclass_fields__}
+    return type(rows)(**values), x[chosen], y[chosen]
+
+
+def _touches(x: Floats, y: Floats, radius: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    r = radius + 1
+    return (x > -r) & (x < shape[1] - 1 + r) & (y > -r) & (y < shape[0] - 1 + r)
+
+
+def _box(x0: float, x1: float, y0: float, y1: float, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+    """Slices (y, x) of the frame within these bounds; None when nothing is."""
+    left, right = max(0, int(np.floor(x0))), min(shape[1], int(np.ceil(x1)) + 1)
+    low, high = max(0, int(np.floor(y0))), min(shape[0], int(np.ceil(y1)) + 1)
+    return None if left >= right or low >= high else (slice(low, high), slice(left, right))
+
+
+def _add(
+    image: Image, stamps: NDArray[np.float32], left: NDArray[np.int64], low: NDArray[np.int64]
+) -> Floats:
+    """Add stamps whose first pixels are (left, low) to ``image``; return what of each fell on it (electrons)."""
+    ny, nx = image.shape
+    n_y, n_x = stamps.shape[1:]
+    landed = np.empty(len(stamps))
+    inside = (left >= 0) & (low >= 0) & (left + n_x <= nx) & (low + n_y <= ny)
+    whole = stamps.sum(axis=(1, 2), dtype=np.float64)
+    for k, (x, y) in enumerate(zip(left.tolist(), low.tolist())):
+        if inside[k]:
+            image[y : y + n_y, x : x + n_x] += stamps[k]
+            landed[k] = whole[k]
+            continue
+        x0, x1, y0, y1 = max(0, -x), min(n_x, nx - x), max(0, -y), min(n_y, ny - y)
+        if x0 >= x1 or y0 >= y1:
+            landed[k] = 0.0
+            continue
+        part = stamps[k, y0:y1, x0:x1]
+        image[y + y0 : y + y1, x + x0 : x + x1] += part
+        landed[k] = part.sum(dtype=np.float64)
+    return landed
+
+
+def _table(**columns: NDArray[np.generic]) -> Table:
+    from astropy.table import Table
+
+    return Table(columns)
