@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from ..frame import Exposure, ZeroPoint, unit_coordinates
 from . import chip
-from .atmosphere import Conditions, at_points, at_rows, sky_gradient, transmission, twilight_gradient
+from .atmosphere import Conditions, at_rows, sky_gradient, transmission, twilight_gradient
 from .cosmic_rays import cosmic_rays
 from .detector import Detector
-from .optics import make_wcs, psf_at, psf_fwhm, sky_to_pixel
+from .optics import make_wcs, psf_at, psf_fwhm
 from .readout import Readout, bleed, collect, read_out, strips
 from .render import render
-from .scene import POINT_KINDS, Scene
+from .scene import Scene
 from .telescope import Telescope
 from .truth import FrameTruth, TruthBit
 
@@ -52,15 +52,19 @@ def expose(
     scale = detector.camera.pixel_scale
     field = (shape[0] * scale / 3600, shape[1] * scale / 3600)
     clear = transmission(conditions, airmass, field, rng)
-    image, sources = render(
+    sky = exposure.exposure_time * scale**2 * 10 ** (-0.4 * (conditions.sky_brightness - zero_point))
+    noise = np.hypot(np.sqrt(sky), detector.camera.read_noise)
+    drawn = render(
         scene,
         wcs,
         telescope.optics,
         shape,
-        flux_scale=exposure.exposure_time * 10 ** (0.4 * zero_point),
+        zero_point=zero_point + 2.5 * np.log10(exposure.exposure_time),
         seeing_fwhm=conditions.seeing_fwhm,
         jitter=conditions.jitter,
         jitter_angle=conditions.jitter_angle,
+        transmission=clear,
+        visible=0.5 * noise,
     )
     middle = np.array([0.5 * (shape[1] - 1)]), np.array([0.5 * (shape[0] - 1)])
     psf = psf_at(
@@ -72,18 +76,12 @@ def expose(
         jitter_angle=conditions.jitter_angle,
     )
     fwhm = float(psf_fwhm(psf)[0])
-    sky = exposure.exposure_time * scale**2 * 10 ** (-0.4 * (conditions.sky_brightness - zero_point))
     brightness = sky * sky_gradient(conditions)
+    light = drawn.image
     for rows in strips(shape[0]):
-        image[rows] *= at_rows(clear, shape, rows)
-        image[rows] += at_rows(brightness, shape, rows)
-    sources["flux"] *= at_points(clear, shape, sources["x"], sources["y"])
-    readout, mask, particles = _detect(image, detector, band, exposure.exposure_time, rng)
-    trails = _trail_lines(scene, wcs, scale)
-    for trail in trails:
-        line = (trail["x1"], trail["y1"], trail["x2"], trail["y2"])
-        mask[_near_line(shape, *line, 0.5 * trail["width"] + fwhm)] |= np.uint16(TruthBit.TRAIL)
-    _mark_glints(mask, scene, wcs, fwhm, scale)
+        light[rows] += at_rows(brightness, shape, rows)
+    readout, mask, particles = _detect(light, detector, band, exposure.exposure_time, rng)
+    mask |= drawn.mask
     return readout.raw, FrameTruth(
         exposure=exposure,
         shape=shape,
@@ -95,8 +93,8 @@ def expose(
         zero_point=_true_zero_point(clear, zero_point, exposure.exposure_time, band),
         transmission=clear,
         fwhm=fwhm,
-        sources=sources,
-        trails=trails,
+        sources=drawn.sources,
+        trails=drawn.trails,
     )
 
 
@@ -187,44 +185,6 @@ def _trail_stars(light: NDArray[np.float32], rng: np.random.Generator) -> None:
                 inside = (iy >= 0) & (iy < ny) & (ix >= 0) & (ix < nx)
                 r2 = (iy - y) ** 2 + (ix - x) ** 2
                 np.add.at(light, (iy[inside], ix[inside]), (0.2 * peak * np.exp(-0.5 * r2 / 1.5**2))[inside])
-
-
-def _trail_lines(scene: Scene, wcs: WCS, pixel_scale: float) -> Table:
-    """The trails as lines in pixels: id, both ends, width without the PSF."""
-    from astropy.table import Table
-
-    x, y = sky_to_pixel(wcs, scene.trails.ra, scene.trails.dec)
-    ends = {"x1": x[:, 0], "y1": y[:, 0], "x2": x[:, 1], "y2": y[:, 1]} if len(x) else {}
-    empty = {name: np.zeros(0) for name in ("x1", "y1", "x2", "y2")}
-    return Table({"id": scene.trails.id, **(ends or empty), "width": scene.trails.width / pixel_scale})
-
-
-def _near_line(
-    shape: tuple[int, int], x1: float, y1: float, x2: float, y2: float, reach: float
-) -> NDArray[np.bool_]:
-    """True where a pixel's centre is within ``reach`` of the stretch from (x1, y1) to (x2, y2)."""
-    out = np.zeros(shape, bool)
-    length2 = max((x2 - x1) ** 2 + (y2 - y1) ** 2, 1e-12)
-    for rows in strips(shape[0]):
-        y, x = np.arange(rows.start, rows.stop)[:, None], np.arange(shape[1])[None, :]
-        t = np.clip(((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / length2, 0, 1)
-        out[rows] = (x - x1 - t * (x2 - x1)) ** 2 + (y - y1 - t * (y2 - y1)) ** 2 <= reach**2
-    return out
-
-
-def _mark_glints(mask: NDArray[np.uint16], scene: Scene, wcs: WCS, fwhm: float, pixel_scale: float) -> None:
-    """Mark the pixels within the disc and a FWHM of each satellite glint."""
-    points = scene.points
-    glints = np.flatnonzero(points.kind == POINT_KINDS.index("satellite_glint"))
-    xs, ys = sky_to_pixel(wcs, points.ra[glints], points.dec[glints])
-    for x, y, disc in zip(xs, ys, points.defocus[glints] / pixel_scale):
-        reach = disc + fwhm
-        if not (-reach < x < mask.shape[1] + reach and -reach < y < mask.shape[0] + reach):
-            continue
-        y0, x0 = max(0, int(y - reach)), max(0, int(x - reach))
-        box = mask[y0 : max(0, int(y + reach) + 2), x0 : max(0, int(x + reach) + 2)]
-        j, i = np.indices(box.shape)
-        box[(j + y0 - y) ** 2 + (i + x0 - x) ** 2 <= reach**2] |= np.uint16(TruthBit.GLINT)
 
 
 def _true_wcs(telescope: Telescope, exposure: Exposure, rotation: float, rng: np.random.Generator) -> WCS:

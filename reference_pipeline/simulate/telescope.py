@@ -41,7 +41,7 @@ class Telescope(Config):
 def load_telescope(name: str, shape: tuple[int, int] | None = None) -> Telescope:
     """Return the telescope described in the TOML file ``name``, or the one shipped under that name.
 
-    The file's ``camera`` names one of :func:`~reference_pipeline.config.load_camera`; ``shape`` (ny, nx) gives
+    Its ``camera`` names one of :func:`~reference_pipeline.config.load_camera`; ``shape`` (ny, nx) gives
     the chip another imaging area. Raises ConfigError when there is no such file or it does not hold.
     """
     path = Path(name)

@@ -55,8 +55,10 @@ class FrameTruth:
     zero_point: ZeroPoint | None = None  # of electrons after a flat whose median is one
     transmission: NDArray[np.float64] | None = None  # of the air, nodes (simulate/atmosphere.py)
     fwhm: float | None = None  # pixels, of a point source at the middle of the chip
-    sources: Table | None = None  # id, kind, x, y, flux in electrons as they reach the chip, …
-    trails: Table | None = None  # id, x1, y1, x2, y2, width; pixels
+    sources: Table | None = (
+        None  # id, kind, x, y, flux (electrons above the chip), clipped (fraction outside)
+    )
+    trails: Table | None = None  # id, x1, y1, x2, y2, width at half maximum; pixels
 
     def has(self, bits: TruthBit) -> NDArray[np.bool_]:
         """True where the mask has any of ``bits``."""
