@@ -1,0 +1,1 @@
+"""How well, and how fast, raw frames become calibrated ones."""
