@@ -213,4 +213,4 @@ def _true_zero_point(
     c, *_ = np.linalg.lstsq(terms, 2.5 * np.log10(clear).ravel(), rcond=None)
     value = zero_point + 2.5 * np.log10(exposure_time) + c[0]
     spatial = (0.0, float(c[1]), float(c[2]), float(c[3]), float(c[4]), float(c[5]))
-    return ZeroPoint(value=float(value), error=0.0, band=band, spatial=spatial)
+    return ZeroPoint(value=float(value), error=0.0, band=band, spatial=spatial, scatter=0.0)

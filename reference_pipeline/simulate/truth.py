@@ -1,7 +1,7 @@
 """What is true of a simulated frame, and its file.
 
-The file is FITS: the exposure, conditions and scalars in the primary header with the true WCS, then the
-mask (compressed), the transmission, and tables of sources, cosmic rays and trails.
+The file is FITS: the exposure, conditions and scalars in the primary header, then the mask (compressed) with
+the true WCS, the transmission, and tables of sources, cosmic rays and trails.
 """
 
 from __future__ import annotations
@@ -69,9 +69,8 @@ def write_truth(path: str | Path, truth: FrameTruth) -> None:
     """Write ``truth`` to ``path``, whole or not at all."""
     from astropy.io import fits
 
-    header = fits.Header() if truth.wcs is None else truth.wcs.to_header(relax=True)
+    header = fits.Header()
     header["EXPOSURE"] = json.dumps(dataclasses.asdict(truth.exposure))
-    header["NY"], header["NX"] = truth.shape
     for keyword, value in (("SKY", truth.sky), ("FAULT", truth.fault), ("FWHM", truth.fwhm)):
         if value is not None:
             header[keyword] = value
@@ -79,9 +78,10 @@ def write_truth(path: str | Path, truth: FrameTruth) -> None:
         header["CONDITNS"] = truth.conditions.model_dump_json()
     if truth.zero_point is not None:
         header["ZEROPNT"] = json.dumps(dataclasses.asdict(truth.zero_point))
+    sky = None if truth.wcs is None else truth.wcs.to_header(relax=True)
     parts = [
         fits.PrimaryHDU(header=header),
-        fits.CompImageHDU(truth.mask, name="MASK", compression_type="GZIP_1"),
+        fits.CompImageHDU(truth.mask, sky, name="MASK", compression_type="GZIP_1"),
     ]
     if truth.transmission is not None:
         parts.append(fits.ImageHDU(truth.transmission, name="TRANSMISSION"))
@@ -106,15 +106,17 @@ def read_truth(path: str | Path) -> FrameTruth:
                 name: Table(parts[name.upper()].data) if name.upper() in names else None
                 for name in ("cosmic_rays", "sources", "trails")
             }
+            mask = np.asarray(parts["MASK"].data, np.uint16)
+            sky = parts["MASK"].header
             zero_point = json.loads(header["ZEROPNT"]) if "ZEROPNT" in header else None
             return FrameTruth(
                 exposure=Exposure(**json.loads(header["EXPOSURE"])),
-                shape=(header["NY"], header["NX"]),
-                mask=np.asarray(parts["MASK"].data, np.uint16),
+                shape=mask.shape,
+                mask=mask,
                 conditions=Conditions.model_validate_json(header["CONDITNS"])
                 if "CONDITNS" in header
                 else None,
-                wcs=WCS(header) if "CTYPE1" in header else None,
+                wcs=WCS(sky) if "CTYPE1" in sky else None,
                 zero_point=zero_point
                 and ZeroPoint(**{**zero_point, "spatial": tuple(zero_point["spatial"])}),
                 transmission=(
