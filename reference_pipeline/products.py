@@ -89,7 +89,7 @@ def _header(frame: Frame, input_digest: str, status: str) -> fits.Header:
     header = fits.Header()
     header["STATUS"] = (status[:60], "calibrated, or where and why it ended")
     header["CREATOR"] = f"reference-pipeline {__version__}"
-    header[INPUT_KEYWORD] = (input_digest, "SHA-256 of raw file, masters and settings")
+    header[INPUT_KEYWORD] = input_digest  # no room for a comment
     for field in fields(Exposure):
         value = getattr(frame.exposure, field.name)
         if value is not None:
