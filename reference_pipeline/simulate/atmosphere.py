@@ -54,15 +54,16 @@ def transmission(
 def cloud_depth(conditions: Conditions, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return the extinction by cloud in mag over a frame, (N_NODES, N_NODES): zero where there is none.
 
-    A field with the power spectrum k^(−11/3) of turbulence in two dimensions, cut at a tenth of the frame
-    because an exposure lets clouds drift. Thin: log-normal about the depth, rms 12 %. Patchy: what of the
-    field is above its median, so that half of the frame is clear, up to the depth.
+    A field with the power spectrum k^(−11/3) of turbulence in two dimensions. Thin: high cloud, even over a
+    frame, log-normal about the depth with rms 8 % and no waves shorter than the frame. Patchy: what of the
+    field is above its median, so that nearly half of the frame is clear, up to the depth, with waves down
+    to a tenth of the frame, because an exposure lets clouds drift.
     """
     if conditions.cloud == "none" or conditions.cloud_depth == 0:
         return np.zeros((N_NODES, N_NODES))
-    turbulence = _turbulence(rng)
     if conditions.cloud == "thin":
-        return conditions.cloud_depth * np.exp(0.12 * turbulence)
+        return conditions.cloud_depth * np.exp(0.08 * _turbulence(rng, shortest=1.0))
+    turbulence = _turbulence(rng, shortest=0.1)
     above = np.maximum(turbulence - np.median(turbulence) + 0.15, 0)
     return conditions.cloud_depth * above / above.max()
 
@@ -113,12 +114,12 @@ def _weights(n: int, t: NDArray[np.float64]) -> NDArray[np.float32]:
     return CubicSpline(np.linspace(0, 1, n), np.eye(n))(t).astype(np.float32)
 
 
-def _turbulence(rng: np.random.Generator) -> NDArray[np.float64]:
-    """A random field, mean 0 and rms 1, (N_NODES, N_NODES), with waves up to four frames long."""
+def _turbulence(rng: np.random.Generator, *, shortest: float) -> NDArray[np.float64]:
+    """A random field, mean 0 and rms 1, (N_NODES, N_NODES), with waves from ``shortest`` to four frames."""
     n = 4 * N_NODES  # a patch four frames wide, of which one is seen
     k = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None, :]) * n
     k[0, 0] = np.inf
-    amplitude = k ** (-11 / 6) * np.exp(-((k / 40) ** 2))  # 40 waves in four frames: a tenth of a frame
+    amplitude = k ** (-11 / 6) * np.exp(-((k * shortest / 4) ** 2))  # k waves in four frames
     waves = amplitude * (rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape))
     patch = np.fft.irfft2(waves, s=(n, n))[:N_NODES, :N_NODES]
     return (patch - patch.mean()) / patch.std()
