@@ -62,8 +62,12 @@ class Optics(Config):
     ellipticity: tuple[float, float] = (0.02, -0.01)  # (a² − b²) / (a² + b²) along x and along 45°
     radial_ellipticity: float = Field(default=0.05, ge=-0.5, le=0.5)  # more of it, outwards, at the corner
     # SIP: arcsec of displacement along x (a) and y (b) at i + j powers of degrees from the middle: "i_j"
-    distortion_a: dict[str, float] = {"3_0": 5.0, "1_2": 4.6, "2_0": 0.5, "1_1": -0.3, "0_2": 0.2}
-    distortion_b: dict[str, float] = {"0_3": 4.4, "2_1": 4.9, "0_2": -0.4, "1_1": 0.2, "2_0": 0.3}
+    distortion_a: dict[str, float] = Field(
+        default={"3_0": 5.0, "1_2": 4.6, "2_0": 0.5, "1_1": -0.3, "0_2": 0.2}
+    )
+    distortion_b: dict[str, float] = Field(
+        default={"0_3": 4.4, "2_1": 4.9, "0_2": -0.4, "1_1": 0.2, "2_0": 0.3}
+    )
     spikes: Spikes = Spikes()
     ghosts: tuple[Ghost, ...] = (Ghost(),)
 
@@ -147,7 +151,7 @@ def sky_to_pixel(
 
 
 def sky_jacobian(wcs: WCS, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return d(x, y) / d(east, north) in pixels per arcsec at ICRS degrees, (n, 2, 2), distortion included."""
+    """Return d(x, y) / d(east, north) in pixels per arcsec at ICRS degrees, (n, 2, 2), with distortion."""
     step = 0.5 * _ARCSEC
     columns = []
     for east, north in ((step, 0.0), (0.0, step)):

@@ -8,15 +8,16 @@ Moffat along a line. Memory beyond the image is bounded by :data:`CHUNK`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .atmosphere import at_points
-from .optics import Ghost, Optics, Spikes, psf_at, psf_fwhm, sky_jacobian, sky_to_pixel
+from .optics import Optics, Spikes, psf_at, psf_fwhm, sky_jacobian, sky_to_pixel
 from .scene import POINT_KINDS, Galaxies, Points, Scene, Trails
 from .truth import TruthBit
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.float32]
+Single = NDArray[np.float32]
+Rows = TypeVar("Rows", Points, Galaxies)
 
 #: Pixels drawn at once: what fits a processor's cache.
 CHUNK = 1 << 18
@@ -67,8 +70,8 @@ def render(
     ``zero_point`` is the magnitude of one electron in the whole exposure; ``seeing_fwhm`` and ``jitter``
     (rms, along ``jitter_angle``) as in :func:`psf_at`; ``transmission`` a map of nodes as
     :mod:`.atmosphere` makes them. Stars are drawn out to where they fall below ``faintest`` electrons in a
-    pixel and at least until 0.05 % of their light, or one electron, is left out. Pixels of trails, spikes, ghosts
-    and glints with more than ``visible`` electrons of theirs are marked in the mask.
+    pixel and at least until 0.05 % of their light, or one electron, is left out. Pixels of trails, spikes,
+    ghosts and glints with more than ``visible`` electrons of theirs are marked in the mask.
     """
     image, mask = np.zeros(shape, np.float32), np.zeros(shape, np.uint16)
 
@@ -122,7 +125,7 @@ def render(
     return Rendered(image, mask, sources[sources["clipped"] < 1.0], trails)
 
 
-# --- stars ---------------------------------------------------------------------------------------------------
+# --- stars ---
 
 
 @dataclass(frozen=True)
@@ -169,10 +172,10 @@ def _line_nodes(length: float, fwhm: float) -> tuple[Floats, Floats]:
 
 
 def _disc_nodes(radius: float, fwhm: float) -> tuple[Floats, Floats]:
-    """Points of a uniform disc (pixels) and their weights, which sum to one: rings at Legendre nodes of r²."""
+    """Points of a uniform disc (pixels) and their weights, which sum to one: rings at nodes of r²."""
     if radius <= 0:
         return np.zeros((1, 2)), np.ones(1)
-    n_rings = 1 + int(np.ceil(radius / (0.6 * fwhm)))
+    n_rings = 2 + int(np.ceil(radius / (0.6 * fwhm)))
     t, w = np.polynomial.legendre.leggauss(n_rings)
     nodes, weights = [], []
     for k, (r, weight) in enumerate(zip(radius * np.sqrt(0.5 * (t + 1)), 0.5 * w)):
@@ -239,7 +242,8 @@ def moffat_stamps(matrix: Floats, beta: float, dx: Floats, dy: Floats, radius: i
     return q1
 
 
-def _form(a, b, c, ax, ay):  # type: ignore[no-untyped-def]
+def _form(a: Single, b: Single, c: Single, ax: Single, ay: Single) -> Single:
+    """a x² + 2b xy + c y², (n, len(ay), len(ax))."""
     out = (2.0 * b) * ax[:, None, :]
     out = out + c * ay[:, :, None]
     out *= ay[:, :, None]
@@ -247,7 +251,8 @@ def _form(a, b, c, ax, ay):  # type: ignore[no-untyped-def]
     return out
 
 
-def _legendre_core(a, b, c, ax, ay, beta):  # type: ignore[no-untyped-def]
+def _legendre_core(a: Single, b: Single, c: Single, ax: Single, ay: Single, beta: float) -> Single:
+    """The mean over each pixel of (1 + a x² + 2b xy + c y²)^(−β)."""
     t, w = np.polynomial.legendre.leggauss(3)
     total = np.zeros((len(ax), ay.shape[1], ax.shape[1]), np.float32)
     for ty, wy in zip(0.5 * t, 0.5 * w):
@@ -299,7 +304,7 @@ def _draw_glint(
     mask[box][own > visible] |= np.uint16(TruthBit.GLINT)
 
 
-# --- spikes and ghosts ---------------------------------------------------------------------------------------
+# --- spikes and ghosts ---
 
 
 def _draw_spikes(
@@ -325,8 +330,8 @@ def _draw_spikes(
             angle = np.radians(spikes.angle + 360.0 * ray / spikes.number)
             end = (x[k] + reach * np.cos(angle), y[k] + reach * np.sin(angle))
 
-            def along(s: Floats, k: int = k) -> Floats:
-                return per_pixel[k] / (1.0 + (s / length) ** 2)
+            def along(s: Floats, level: float = float(per_pixel[k])) -> Floats:
+                return level / (1.0 + (s / length) ** 2)
 
             _draw_line(
                 image, mask, (x[k], y[k]), end, moffat[k], optics.beta, along, 0.0, visible, TruthBit.SPIKE
@@ -375,16 +380,16 @@ def _draw_annulus(
     mask[box][own > visible] |= np.uint16(TruthBit.GHOST)
 
 
-# --- trails --------------------------------------------------------------------------------------------------
+# --- trails ---
 
 
-def _draw_trails(  # noqa: PLR0913
+def _draw_trails(
     image: Image,
     mask: NDArray[np.uint16],
     trails: Trails,
     wcs: WCS,
     optics: Optics,
-    psf,  # type: ignore[no-untyped-def]
+    psf: Callable[[Floats, Floats], Floats],
     zero_point: float,
     transmission: Floats | None,
     visible: float,
@@ -403,24 +408,7 @@ def _draw_trails(  # noqa: PLR0913
         per_pixel = 10.0 ** (-0.4 * (trails.surface_magnitude[k] - zero_point)) * scale
         period = float(trails.tumbling_period[k]) / scale
 
-        length = np.hypot(x[k, 1] - x[k, 0], y[k, 1] - y[k, 0])
-        nodes = np.linspace(0, 1, 513)
-        air = (
-            np.ones(len(nodes))
-            if transmission is None
-            else at_points(
-                transmission, (ny, nx), x[k, 0] + nodes * np.ptp(x[k]) * np.sign(x[k, 1] - x[k, 0]),
-                y[k, 0] + nodes * np.ptp(y[k]) * np.sign(y[k, 1] - y[k, 0]),
-            )
-        )  # fmt: skip
-
-        def along(
-            s: Floats, level: float = per_pixel, p: float = period, end: float = length, air: Floats = air
-        ) -> Floats:
-            # a tumbling body: between a tenth and the whole of its light
-            phase = 0.55 + 0.45 * np.cos(2 * np.pi * s / p) if p > 0 else 1.0
-            return level * phase * np.interp(s / end, nodes, air)
-
+        along = _trail_light(per_pixel, period, x[k], y[k], transmission, image.shape)
         width = float(trails.width[k]) / scale
         start, end = (x[k, 0], y[k, 0]), (x[k, 1], y[k, 1])
         drawn = _draw_line(
@@ -434,25 +422,47 @@ def _draw_trails(  # noqa: PLR0913
     return _table(id=np.array([row[0] for row in rows], np.int64), **named)
 
 
-def _draw_line(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+def _trail_light(
+    level: float, period: float, x: Floats, y: Floats, transmission: Floats | None, shape: tuple[int, ...]
+) -> Callable[[Floats], Floats]:
+    """The light per pixel of a trail from (x[0], y[0]) to (x[1], y[1]), as a function of the way along it.
+
+    A tumbling body shows between a tenth and the whole of its light. The PSF's smoothing of that along the
+    trail is left out: it matters where a period is shorter than about three FWHM.
+    """
+    nodes = np.linspace(0.0, 1.0, 513)
+    air = np.ones(len(nodes))
+    if transmission is not None:
+        ny, nx = shape
+        air = at_points(transmission, (ny, nx), x[0] + nodes * (x[1] - x[0]), y[0] + nodes * (y[1] - y[0]))
+    nodes = nodes * np.hypot(x[1] - x[0], y[1] - y[0])
+
+    def along(s: Floats) -> Floats:
+        phase = 0.55 + 0.45 * np.cos(2 * np.pi * s / period) if period > 0 else 1.0
+        return level * phase * np.interp(s, nodes, air)
+
+    return along
+
+
+def _draw_line(
     image: Image,
     mask: NDArray[np.uint16],
     start: tuple[float, float],
     end: tuple[float, float],
     moffat: Floats,
     beta: float,
-    along,
+    along: Callable[[Floats], Floats],
     width: float,
     visible: float,
     bit: TruthBit,
     reach: float = 8.0,
 ) -> bool:
-    """Add a line of ``along``(s, x, y) electrons per pixel of length, ``width`` pixels wide; was any on the frame?
+    """Add a line, ``width`` pixels wide, of ``along``(s) electrons per pixel of length; False if it missed.
 
     Where the Moffat is round (after a linear map that makes it so), the integral of it along a line at
-    distance d from s1 to s2 is (1 + d²)^(½ − β) [T(s2 / √(1 + d²)) − T(s1 / √(1 + d²))], T being the cumulative
-    distribution of ∝ (1 + t²)^(−β). Its mean over a pixel is taken at 2×2 Gauss-Legendre nodes; light further
-    than ``reach`` r0 from the line is left out (β = 3.5: 3e-5 of it).
+    distance d from s1 to s2 is (1 + d²)^(½ − β) [T(s2 / √(1 + d²)) − T(s1 / √(1 + d²))], T being the
+    cumulative distribution of ∝ (1 + t²)^(−β). Its mean over a pixel is taken at 2×2 Gauss-Legendre nodes; light
+    further than ``reach`` r0 from the line is left out (β = 3.5: 3e-5 of it).
     """
     p0, p1 = np.array(start), np.array(end)
     length = float(np.hypot(*(p1 - p0)))
@@ -467,7 +477,7 @@ def _draw_line(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     towards = white @ direction
     stretch = float(np.hypot(*towards))  # whitened length of one pixel of line
     towards /= stretch
-    # electrons per pixel² = λ · ∫ Moffat ds: the flux-normalised Moffat is (β − 1)/(π √det M) (1 + |wp|²)^(−β)
+    # λ · ∫ Moffat ds, the Moffat of unit flux being (β − 1) / (π √det M) · (1 + |wp|²)^(−β)
     norm = (beta - 1) / (np.pi * np.sqrt(np.linalg.det(moffat))) / stretch
     t, w, total = _moffat_cumulative(beta)
     strips, strip_weights = _line_nodes(width, float(np.sqrt(np.linalg.det(moffat)) ** 0.5))
@@ -528,7 +538,7 @@ def _pixels_along(
     return (across[on], first_axis) if flat else (first_axis, across[on])
 
 
-# --- galaxies ------------------------------------------------------------------------------------------------
+# --- galaxies ---
 
 
 def _draw_galaxies(
@@ -577,8 +587,8 @@ def galaxy_stamps(
 ) -> NDArray[np.float32]:
     """Return Sérsic ⊗ Moffat ⊗ pixel of unit flux, (n, size, size), centred (dx, dy) from pixel size // 2.
 
-    ``shapes`` is G of :func:`galaxy_matrices`, ``moffat`` M. The light beyond the stamp is folded back into it,
-    so that none is lost. A PSF too narrow for the pixels is drawn on pixels of half the size.
+    ``shapes`` is G of :func:`galaxy_matrices`, ``moffat`` M. The light beyond the stamp is folded back into
+    it, so that none is lost. A PSF too narrow for the pixels is drawn on pixels of half the size.
     """
     from scipy.fft import irfft2
 
@@ -597,7 +607,7 @@ def galaxy_stamps(
     return np.ascontiguousarray(stamps, np.float32) * np.float32(fine * fine)
 
 
-def _wavenumber(matrix: Floats, kx: Floats, ky: Floats) -> NDArray[np.float32]:
+def _wavenumber(matrix: Floats, kx: NDArray[Any], ky: NDArray[Any]) -> NDArray[np.float32]:
     """ln √(kᵀ M k), (n, len(ky), len(kx)); −inf at zero becomes a large negative number."""
     a, b, c = (matrix[:, i, j].astype(np.float32)[:, None] for i, j in ((0, 0), (0, 1), (1, 1)))
     kx, ky = kx.astype(np.float32), ky.astype(np.float32)
@@ -691,15 +701,15 @@ def _galaxy_size(sersic_index: Floats, shapes: Floats, flux: Floats, moffat: Flo
     return 2.0 * np.hypot(radius, blur) + 4.0
 
 
-# --- shared --------------------------------------------------------------------------------------------------
+# --- shared ---
 
 
-def _near(rows, wcs: WCS, shape: tuple[int, int], margin: float):  # type: ignore[no-untyped-def]
+def _near(rows: Rows, wcs: WCS, shape: tuple[int, int], margin: float) -> tuple[Rows, Floats, Floats]:
     """The rows whose centre is within ``margin`` of the frame, and their pixels."""
     x, y = sky_to_pixel(wcs, rows.ra, rows.dec)
     with np.errstate(invalid="ignore"):
         chosen = (x > -margin) & (x < shape[1] + margin) & (y > -margin) & (y < shape[0] + margin)
-    values = {name: getattr(rows, name)[chosen] for name in rows.__dataclass_fields__}
+    values = {column.name: getattr(rows, column.name)[chosen] for column in fields(rows)}
     return type(rows)(**values), x[chosen], y[chosen]
 
 
@@ -718,7 +728,7 @@ def _box(x0: float, x1: float, y0: float, y1: float, shape: tuple[int, ...]) -> 
 def _add(
     image: Image, stamps: NDArray[np.float32], left: NDArray[np.int64], low: NDArray[np.int64]
 ) -> Floats:
-    """Add stamps whose first pixels are (left, low) to ``image``; return what of each fell on it (electrons)."""
+    """Add stamps whose first pixels are (left, low) to ``image``; return what fell on it (electrons)."""
     ny, nx = image.shape
     n_y, n_x = stamps.shape[1:]
     landed = np.empty(len(stamps))
