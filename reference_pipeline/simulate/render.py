@@ -318,14 +318,15 @@ def _draw_spikes(
     faintest: float,
     visible: float,
 ) -> None:
-    """Add the rays of stars bright enough that one pixel of theirs holds ``visible`` electrons."""
+    """Add the rays of stars, where any pixel of theirs holds a tenth of ``visible``, down to ``faintest``."""
     spikes: Spikes = optics.spikes
     if not spikes.number or not spikes.fraction:
         return
     length = spikes.length / optics.pixel_scale
     per_pixel = flux * spikes.fraction / spikes.number / (0.5 * np.pi * length)  # electrons per pixel of ray
-    for k in np.flatnonzero(per_pixel > visible):
-        reach = length * np.sqrt(max(per_pixel[k] / faintest, 2.0) - 1.0)
+    crest = per_pixel / (_moffat_cumulative(optics.beta)[2] * np.linalg.det(moffat) ** 0.25)
+    for k in np.flatnonzero(crest > 0.1 * visible):
+        reach = length * np.sqrt(max(crest[k] / faintest, 2.0) - 1.0)
         for ray in range(spikes.number):
             angle = np.radians(spikes.angle + 360.0 * ray / spikes.number)
             end = (x[k] + reach * np.cos(angle), y[k] + reach * np.sin(angle))
@@ -461,8 +462,8 @@ def _draw_line(
 
     Where the Moffat is round (after a linear map that makes it so), the integral of it along a line at
     distance d from s1 to s2 is (1 + d²)^(½ − β) [T(s2 / √(1 + d²)) − T(s1 / √(1 + d²))], T being the
-    cumulative distribution of ∝ (1 + t²)^(−β). Its mean over a pixel is taken at 2×2 Gauss-Legendre nodes; light
-    further than ``reach`` r0 from the line is left out (β = 3.5: 3e-5 of it).
+    cumulative distribution of ∝ (1 + t²)^(−β). Its mean over a pixel is taken at 2×2 Gauss-Legendre
+    nodes; light further than ``reach`` r0 from the line is left out (β = 3.5: 3e-5 of it).
     """
     p0, p1 = np.array(start), np.array(end)
     length = float(np.hypot(*(p1 - p0)))
