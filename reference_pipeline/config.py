@@ -39,6 +39,7 @@ class Keywords(Config):
     kind: tuple[str, ...] = ("IMAGETYP", "OBSTYPE")
     exposure_time: tuple[str, ...] = ("EXPTIME", "EXPOSURE")
     start: tuple[str, ...] = ("DATE-OBS",)  # ISO 8601; UTC unless it carries an offset
+    start_time: tuple[str, ...] = ("UT", "TIME-OBS", "UTSTART")  # where ``start`` is a date alone
     band: tuple[str, ...] = ("FILTER",)
     ra: tuple[str, ...] = ("OBJCTRA", "RA", "CRVAL1")  # degrees, or hours where written with separators
     dec: tuple[str, ...] = ("OBJCTDEC", "DEC", "CRVAL2")
@@ -74,13 +75,41 @@ class Camera(Config):
 class Calibrate(Config):
     """Overscan, bias, dark, flat (reduce/calibrate.py)."""
 
+    overscan: Literal["line", "column", "none"] = "line"  # one median for each line, or for each column
+    required: tuple[Literal["bias", "dark", "flat"], ...] = ()  # a frame without these masters is refused
+    clip: float = Field(default=3.0, gt=0)  # sigmas, of the frames a master is made of
+    flat_min: float = Field(default=0.1, ge=0)  # of the camera's saturation: a fainter flat is not used
+    flat_max: float = Field(default=0.8, gt=0)
+    flat_gradient: float = Field(default=0.03, gt=0)  # edge to edge, against the median of all flats
+    flat_structure: float = Field(default=0.01, gt=0)  # largest deviation of a block, star trails for example
+    hot: float = Field(default=8.0, gt=0)  # sigmas above the neighbourhood, in the master bias or dark
+    dead: float = Field(default=0.5, ge=0, lt=1)  # of the neighbourhood, in the master flat
+    low_flat: float = Field(default=0.2, ge=0, lt=1)  # below: SUSPECT, the flat is mostly its own noise
+    bleed_axis: Literal["y", "x"] = "y"  # along which saturated pixels overflow
+    saturation_grow: int = Field(default=2, ge=0)  # pixels along bleed_axis; one across it
+    max_saturated: float = Field(default=0.25, gt=0, le=1)  # fraction of the frame
+    max_invalid: float = Field(default=0.9, gt=0, le=1)  # fraction of the frame that is not finite
+
 
 class CosmicRays(Config):
     """reduce/cosmic_rays.py."""
 
+    sigma: float = Field(default=5.0, gt=0)  # of the Laplacian, L.A.Cosmic's sigclip
+    neighbour: float = Field(default=0.3, gt=0, le=1)  # sigfrac: neighbours count from this fraction of sigma
+    contrast: float = Field(default=5.0, gt=0)  # objlim: Laplacian against fine structure, below it is a star
+    iterations: int = Field(default=4, ge=1)
+    tile: int = Field(default=2048, ge=64)  # pixels, side of what is searched at a time
+    overlap: int = Field(default=32, ge=8)  # pixels
+
 
 class Trails(Config):
     """reduce/trails.py."""
+
+    max_cells: int = Field(default=1024, ge=64)  # longer side of the binned image that lines are looked for in
+    threshold: float = Field(default=7.0, gt=0)  # sigmas of a line's sum
+    min_length: float = Field(default=0.15, gt=0, le=1)  # of the frame's shorter side
+    max_trails: int = Field(default=10, ge=1)
+    margin: float = Field(default=1.0, ge=0)  # pixels added on both sides of the measured width
 
 
 class Sources(Config):
@@ -138,6 +167,14 @@ class Photometry(Config):
 class PsfFit(Config):
     """reduce/psf.py."""
 
+    max_degree: int = Field(default=3, ge=0, le=5)  # of the polynomial over the frame
+    half_size: float = Field(default=4.0, gt=1)  # FWHM, half the side of the model
+    max_stars: int = Field(default=400, ge=1)  # the brightest
+    min_stars: int = Field(default=3, ge=1)
+    stars_per_term: float = Field(default=4.0, ge=1)  # of the polynomial
+    fit_radius: float = Field(default=1.5, gt=0)  # FWHM, pixels that a flux is measured on
+    iterations: int = Field(default=4, ge=1)  # of fluxes and positions
+
 
 class QualityCheck(Config):
     """reduce/quality.py. A frame beyond a limit is named so, and kept."""
@@ -148,10 +185,18 @@ class QualityCheck(Config):
     max_fwhm: float | None = None  # pixels
 
 
+class Catalogues(Config):
+    """Where reference stars come from, as catalogues/opening.py reads it."""
+
+    astrometry: str = "tycho2"
+    photometry: str | None = None  # None: the same
+
+
 class PipelineConfig(Config):
     """Everything, with the defaults of a survey whose frames are like AST3-3's."""
 
     camera: Camera
+    catalogues: Catalogues = Catalogues()
     calibrate: Calibrate = Calibrate()
     cosmic_rays: CosmicRays = CosmicRays()
     trails: Trails = Trails()
@@ -196,6 +241,28 @@ def load_config(path: Path) -> PipelineConfig:
     if isinstance(camera, str):
         values = {**values, "camera": load_camera(camera).model_dump()}
     return _parse(PipelineConfig, values, str(path))
+
+
+def load_settings(
+    path: Path | None, *, camera: str | None, astrometry: str | None, photometry: str | None
+) -> PipelineConfig:
+    """Return the configuration of ``path``, with what else is given (a command's options) in place of its own.
+
+    Raises ConfigError, also where neither names a camera.
+    """
+    values = {} if path is None else load_toml(path)
+    if camera is not None:
+        values["camera"] = camera
+    if "camera" not in values:
+        raise ConfigError("no camera: name one with --camera, or in the settings as camera = \"NAME\"")
+    if isinstance(values["camera"], str):
+        values["camera"] = load_camera(values["camera"]).model_dump()
+    given = {"astrometry": astrometry, "photometry": photometry}
+    catalogues = values.get("catalogues", {})
+    if not isinstance(catalogues, dict):
+        raise ConfigError(f"{path}: catalogues: expected a table, found {catalogues!r:.60}")
+    values["catalogues"] = catalogues | {name: spec for name, spec in given.items() if spec is not None}
+    return _parse(PipelineConfig, values, str(path or "settings"))
 
 
 def _parse(model: type[M], values: object, where: str) -> M:

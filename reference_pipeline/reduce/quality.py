@@ -24,7 +24,7 @@ def assess(frame: Frame, *, config: QualityCheck, cloud_network: CloudNetwork | 
     """Return ``frame`` with its quality and thumbnail, and a verdict in the step's record.
 
     ``cloud_network`` takes what :func:`cloud_input` gives and returns a probability of cloud. What a frame
-    has not come to (stars, zero point) is NaN in its quality, so that a frame that failed can be looked at too.
+    has not come to (stars, zero point) is NaN in its quality, so that a failed frame can be looked at too.
     Raises PixelError ("no-pixels") where there is nothing to look at.
     """
     started = time.perf_counter()
