@@ -36,6 +36,9 @@ CHUNK = 1 << 18
 #: r0 in pixels from which I + ∇²I / 24 is the mean over a pixel to 5e-4 of the peak even at the centre.
 WIDE = 5.0
 
+#: Distance in r0 from the end of a line where T is one to 1e-7 (β = 3.5; 1e-4 where β = 2).
+END = 12.0
+
 #: Half sizes of the stamps of stars, and whole sizes of those of galaxies: few, so that batches are large.
 STAR_RADII = (6, 9, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 GALAXY_SIZES = (32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
@@ -492,8 +495,11 @@ def _draw_line(
                 wx, wy = white[0, 0] * dx + white[0, 1] * dy, white[1, 0] * dx + white[1, 1] * dy
                 s = wx * towards[0] + wy * towards[1]
                 spread = np.sqrt(1.0 + (wx * towards[1] - wy * towards[0]) ** 2)
-                ends = np.interp((stretch * length - s) / spread, t, w) - np.interp(-s / spread, t, w)
-                own += 0.25 * weight * norm * total * spread ** (1.0 - 2.0 * beta) * ends
+                ends = np.ones(len(s))
+                for inside in (s, stretch * length - s):  # of either end; far inside, T is one
+                    near = np.flatnonzero(inside < END * spread)
+                    ends[near] -= np.interp(-inside[near] / spread[near], t, w)
+                own += (0.25 * weight * norm * total) * spread ** (1.0 - 2.0 * beta) * ends
         s = (px - p0[0]) * direction[0] + (py - p0[1]) * direction[1]
         own *= along(np.clip(s, 0, length))
         image[py, px] += own.astype(np.float32)  # every pixel of a line comes once

@@ -179,20 +179,19 @@ def drawn(given, optics=PLAIN, wcs=WCS_HERE, shape=SHAPE, **options):
     return render(given, wcs, optics, shape, **{"zero_point": ZERO_POINT, "seeing_fwhm": 1.5, **options})
 
 
-@pytest.mark.parametrize("defocus", [0.0, 1.5])
-def test_a_trail_is_galsims_line(defocus):
-    # both ends within the frame; its width as GalSim draws a box
-    x, y = np.array([40.3, 118.9]), np.array([51.2, 97.4])
+@pytest.mark.parametrize("width", [0.0, 1.5])  # arcsec
+@pytest.mark.parametrize("ends", [((40.3, 118.9), (51.2, 97.4)), ((78.1, 82.4), (83.0, 79.7))])
+def test_a_trail_is_galsims_line(ends, width):
+    x, y = np.array(ends)
     length = float(np.hypot(x[1] - x[0], y[1] - y[0]))
-    width = defocus / PLAIN.pixel_scale
-    ours = drawn(scene(t=trails(*sky(x, y), magnitude=20.0, width=defocus)))
+    ours = drawn(scene(t=trails(*sky(x, y), magnitude=20.0, width=width)))
     per_pixel = 10 ** (0.4 * (ZERO_POINT - 20.0)) * PLAIN.pixel_scale
     matrix = psf_at(PLAIN, x.mean(), y.mean(), SHAPE, seeing_fwhm=1.5)[0]
     psf = transformed(
         galsim.Moffat(PLAIN.beta, scale_radius=1.0, gsparams=PRECISE),
         np.linalg.cholesky(matrix) * PLAIN.moffat_ratio,
     )
-    line = galsim.Box(length, max(width, 1e-3), flux=per_pixel * length, gsparams=PRECISE)
+    line = galsim.Box(length, max(width / PLAIN.pixel_scale, 1e-3), flux=per_pixel * length, gsparams=PRECISE)
     line = line.rotate(np.arctan2(np.diff(y)[0], np.diff(x)[0]) * galsim.radians)
     theirs = galsim.ImageD(SHAPE[1], SHAPE[0])
     galsim.Convolve(psf, line).drawImage(
