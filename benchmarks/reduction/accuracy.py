@@ -6,11 +6,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from reference_pipeline.frame import Frame, MaskBit
-from reference_pipeline.simulate.scene import POINT_KINDS
 from reference_pipeline.simulate.truth import FrameTruth
 
 MAD_TO_SIGMA = 1.4826
-STAR = POINT_KINDS.index("star")
+STAR = "star"
 MATCH = 1.5  # pixels
 ALONE = 4.0  # FWHM to the next true source of a tenth of the flux: a star whose flux can be its own
 N_GRID = 33  # nodes a side at which zero points are compared
