@@ -170,8 +170,14 @@ def _sub_sources(points: Points, wcs: WCS, optics: Optics, x: Floats, y: Floats,
 def _line_nodes(length: float, fwhm: float) -> tuple[Floats, Floats]:
     """Positions in (−½, ½) along a line and their weights, which sum to one."""
     n = 1 + int(np.ceil(length / (0.4 * fwhm)))
-    t, w = np.polynomial.legendre.leggauss(n)
+    t, w = _legendre(n)
     return 0.5 * t, 0.5 * w
+
+
+@lru_cache(maxsize=256)
+def _legendre(n: int) -> tuple[Floats, Floats]:
+    t, w = np.polynomial.legendre.leggauss(n)
+    return t, w
 
 
 def _disc_nodes(radius: float, fwhm: float) -> tuple[Floats, Floats]:
@@ -179,7 +185,7 @@ def _disc_nodes(radius: float, fwhm: float) -> tuple[Floats, Floats]:
     if radius <= 0:
         return np.zeros((1, 2)), np.ones(1)
     n_rings = 2 + int(np.ceil(radius / (0.6 * fwhm)))
-    t, w = np.polynomial.legendre.leggauss(n_rings)
+    t, w = _legendre(n_rings)
     nodes, weights = [], []
     for k, (r, weight) in enumerate(zip(radius * np.sqrt(0.5 * (t + 1)), 0.5 * w)):
         n = 6 + int(np.ceil(2 * np.pi * r / (0.6 * fwhm)))
@@ -256,7 +262,7 @@ def _form(a: Single, b: Single, c: Single, ax: Single, ay: Single) -> Single:
 
 def _legendre_core(a: Single, b: Single, c: Single, ax: Single, ay: Single, beta: float) -> Single:
     """The mean over each pixel of (1 + a x² + 2b xy + c y²)^(−β)."""
-    t, w = np.polynomial.legendre.leggauss(3)
+    t, w = _legendre(3)
     total = np.zeros((len(ax), ay.shape[1], ax.shape[1]), np.float32)
     for ty, wy in zip(0.5 * t, 0.5 * w):
         for tx, wx in zip(0.5 * t, 0.5 * w):
@@ -329,7 +335,9 @@ def _draw_spikes(
     per_pixel = flux * spikes.fraction / spikes.number / (0.5 * np.pi * length)  # electrons per pixel of ray
     crest = per_pixel / (_moffat_cumulative(optics.beta)[2] * np.linalg.det(moffat) ** 0.25)
     for k in np.flatnonzero(crest > 0.1 * visible):
-        reach = length * np.sqrt(max(crest[k] / faintest, 2.0) - 1.0)
+        above = max(crest[k] / faintest, 2.0)
+        reach = length * np.sqrt(above - 1.0)
+        across = float(np.clip(np.sqrt(above ** (1 / (optics.beta - 0.5)) - 1.0), 2.0, 8.0))
         for ray in range(spikes.number):
             angle = np.radians(spikes.angle + 360.0 * ray / spikes.number)
             end = (x[k] + reach * np.cos(angle), y[k] + reach * np.sin(angle))
@@ -338,8 +346,9 @@ def _draw_spikes(
                 return level / (1.0 + (s / length) ** 2)
 
             _draw_line(
-                image, mask, (x[k], y[k]), end, moffat[k], optics.beta, along, 0.0, visible, TruthBit.SPIKE
-            )
+                image, mask, (x[k], y[k]), end, moffat[k], optics.beta, along, 0.0, visible, TruthBit.SPIKE,
+                reach=across,
+            )  # fmt: skip
 
 
 def _draw_ghosts(
