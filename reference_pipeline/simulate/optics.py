@@ -80,6 +80,13 @@ class Optics(Config):
                 raise ValueError(f"term {name!r}, expected 'i_j' with 2 ≤ i + j ≤ 5")
         return terms
 
+    @field_validator("ellipticity")
+    @classmethod
+    def _is_an_ellipse(cls, ellipticity: tuple[float, float]) -> tuple[float, float]:
+        if not np.hypot(*ellipticity) < 0.5:  # with the radial part it stays below one
+            raise ValueError(f"ellipticity {ellipticity}, expected a length below 0.5")
+        return ellipticity
+
     @property
     def moffat_ratio(self) -> float:
         """r0 / FWHM of the Moffat: 1 / (2 √(2^(1/β) − 1))."""

@@ -41,7 +41,7 @@ END = 12.0
 
 #: Half sizes of the stamps of stars, and whole sizes of those of galaxies: few, so that batches are large.
 STAR_RADII = (6, 9, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 768)
-GALAXY_SIZES = (32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
+GALAXY_SIZES = (32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def render(
     (rms, along ``jitter_angle``) as in :func:`psf_at`; ``transmission`` a map of nodes as
     :mod:`.atmosphere` makes them. Stars are drawn out to where they fall below ``faintest`` electrons in a
     pixel and at least until 0.05 % of their light, or one electron, is left out. Pixels of trails, spikes,
-    ghosts and glints with more than ``visible`` electrons of theirs are marked in the mask.
+    ghosts and glints with more than ``visible`` electrons of theirs are marked in the mask. Raises ValueError
+    where a magnitude is NaN; inf is no light.
     """
     image, mask = np.zeros(shape, np.float32), np.zeros(shape, np.uint16)
 
@@ -721,10 +722,14 @@ def _galaxy_size(sersic_index: Floats, shapes: Floats, flux: Floats, moffat: Flo
 
 
 def _near(rows: Rows, wcs: WCS, shape: tuple[int, int], margin: float) -> tuple[Rows, Floats, Floats]:
-    """The rows whose centre is within ``margin`` of the frame, and their pixels."""
+    """The rows that shine and whose centre is within ``margin`` of the frame, and their pixels."""
+    if np.isnan(rows.magnitude).any():
+        first = rows.id[np.isnan(rows.magnitude)][0]
+        raise ValueError(f"source {first} has magnitude NaN; what does not shine has magnitude inf")
     x, y = sky_to_pixel(wcs, rows.ra, rows.dec)
     with np.errstate(invalid="ignore"):
         chosen = (x > -margin) & (x < shape[1] + margin) & (y > -margin) & (y < shape[0] + margin)
+    chosen &= rows.magnitude < np.inf
     values = {column.name: getattr(rows, column.name)[chosen] for column in fields(rows)}
     return type(rows)(**values), x[chosen], y[chosen]
 

@@ -5,6 +5,8 @@ profile, a line or a disc. What the renderer is given is sky coordinates; what G
 astropy's own inverse finds, and shapes carried over by finite differences of it.
 """
 
+import time
+import tracemalloc
 from dataclasses import replace
 
 import galsim
@@ -386,8 +388,53 @@ def test_distortion_terms_are_checked():
         Optics(pixel_scale=0.5, distortion_b={"0_1": 1.0})
 
 
+def test_an_ellipticity_that_is_no_ellipse_is_refused():
+    with pytest.raises(ValueError, match="below 0.5"):
+        Optics(pixel_scale=0.5, ellipticity=(0.4, 0.4))
+
+
 def test_a_scene_drawn_twice_is_the_same():
     rng = np.random.default_rng(8)
     ra, dec = sky(rng.uniform(0, 160, 50), rng.uniform(0, 160, 50))
     given = scene(p=replace(points(ra, dec, 19.0), motion_ra=rng.uniform(0, 3, 50)))
     assert drawn(given).image.tobytes() == drawn(given).image.tobytes()
+
+
+def test_what_does_not_shine_leaves_no_trace_and_no_magnitude_is_refused():
+    given = points(*sky([60.0, 90.0], [80.0, 80.0]), 19.0)
+    dark = drawn(scene(p=replace(given, magnitude=np.array([np.inf, 19.0]))))
+    assert list(dark.sources["id"]) == [1]
+    with pytest.raises(ValueError, match="source 1 has magnitude NaN"):
+        drawn(scene(p=replace(given, magnitude=np.array([19.0, np.nan]))))
+
+
+def crowd(wcs, shape, n_stars, n_galaxies):
+    """Stars whose number grows as 10^(m / 3) from magnitude 12 to 22, and galaxies of 19 to 23."""
+    rng = np.random.default_rng(6)
+    ra, dec = sky(
+        rng.uniform(0, shape[1], n_stars + n_galaxies), rng.uniform(0, shape[0], n_stars + n_galaxies), wcs
+    )
+    magnitude = np.maximum(22.0 + 3.0 * np.log10(rng.uniform(0, 1, n_stars)), 12.0)
+    n = n_galaxies
+    g = galaxies(
+        ra[n_stars:], dec[n_stars:], rng.uniform(19, 23, n), rng.lognormal(-0.3, 0.5, n),
+        rng.uniform(0.5, 4, n), rng.uniform(0.3, 1, n), rng.uniform(0, 180, n),
+    )  # fmt: skip
+    return scene(p=points(ra[:n_stars], dec[:n_stars], magnitude), g=g)
+
+
+@pytest.mark.slow
+def test_a_full_frame_of_fifty_thousand_sources_takes_less_than_ninety_seconds_and_little_memory():
+    shape, optics = (10654, 14206), Optics(pixel_scale=0.41)
+    wcs = make_wcs(optics, *SKY, 0.0, shape)
+    given = crowd(wcs, shape, 35_000, 15_000)
+    started = time.perf_counter()
+    assert len(drawn(given, optics, wcs, shape).sources) > 49_000
+    assert time.perf_counter() - started < 90
+    tracemalloc.start()
+    drawn(given, optics, wcs, shape)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    frame = shape[0] * shape[1] * (4 + 2)  # image and mask
+    print(f"peak beyond image and mask: {(peak - frame) / 2**20:.0f} MiB")
+    assert peak - frame < 256 * 2**20
