@@ -389,7 +389,7 @@ def test_distortion_terms_are_checked():
 
 
 def test_an_ellipticity_that_is_no_ellipse_is_refused():
-    with pytest.raises(ValueError, match="below 0.5"):
+    with pytest.raises(ValueError, match=r"below 0\.5"):
         Optics(pixel_scale=0.5, ellipticity=(0.4, 0.4))
 
 
