@@ -104,7 +104,7 @@ def test_sources_of_the_limiting_magnitude_are_found_half_of_the_time(field):
     at_half = float(np.interp(-0.5, -found_fraction, offsets))
     assert found_fraction[0] > 0.85
     assert found_fraction[-1] < 0.15
-    assert abs(at_half) < 0.1
+    assert abs(at_half) < 0.1, at_half
 
 
 def completeness(frame, magnitudes, rng, *, varying, n=300):

@@ -157,6 +157,15 @@ def test_neighbours_are_flagged_by_what_they_add():
     assert ((found["flags"][pair] & (NEAR_NEIGHBOUR | 1)) != 0).all()
 
 
+def test_the_kernel_is_as_wide_as_the_stars_of_a_frame_of_many_tiles():
+    rng = np.random.default_rng(12)
+    shape = (2100, 2200)
+    frame = make_frame(rng, random_stars(rng, shape, 500, flux=(3e3, 3e5), slope=0.7), shape, fwhm=5.0)
+    decision = find_sources(frame, config=Sources()).steps[-1].decision
+    assert decision["kernel_fwhm"] == pytest.approx(5.0, rel=0.1)
+    assert decision["fwhm"] == pytest.approx(5.05, rel=0.05)
+
+
 def test_a_frame_without_stars_says_what_was_found_and_which_cut_took_it():
     frame = make_frame(np.random.default_rng(10), random_stars(np.random.default_rng(1), SHAPE, 0), SHAPE)
     with pytest.raises(
