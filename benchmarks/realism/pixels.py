@@ -1,4 +1,4 @@
-"""What a stamp's pixels say: level, noise, correlation, width of point sources, peaks. For real and simulated."""
+"""What a stamp's pixels say: level, noise, correlation, width of point sources, peaks; real or simulated."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage, optimize
 
 HALF = 5  # pixels around a star that its width is fitted on
+MIDDLE = 8  # pixels about the middle that are left out of peaks: a real stamp has its alert there
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class StampPixels:
     background: float  # mode of the sky: median of the clipped pixels
     noise: float  # rms of the clipped pixels
     correlation: float  # of horizontally and vertically neighbouring clipped pixels
-    brightest: float  # above the background, in noise
-    n_peaks: int  # local maxima above 5 noise
+    brightest: float  # above the background, in noise, outside the middle
+    n_peaks: int  # local maxima above 5 noise, outside the middle
     widths: tuple[float, ...]  # FWHM in pixels of well-measured, unsaturated, alone standing stars
     sharpness: tuple[float, ...]  # of the same: the brightest pixel over the flux within HALF
 
@@ -31,13 +32,15 @@ def measure(stamp: np.ndarray, *, saturation: float) -> StampPixels | None:
     above = image - background
     peaks = find_peaks(above, 5 * noise)
     stars = [fit_star(above, y, x, noise) for y, x in alone(peaks, above, noise, saturation - background)]
+    outside = np.ones(image.shape, bool)
+    outside[tuple(slice(n // 2 - MIDDLE, n // 2 + MIDDLE + 1) for n in image.shape)] = False
     good = [s for s in stars if s is not None]
     return StampPixels(
         background=background,
         noise=noise,
         correlation=neighbour_correlation(above, sky),
-        brightest=float(above.max() / noise),
-        n_peaks=len(peaks),
+        brightest=float(above[outside].max() / noise),
+        n_peaks=sum(bool(outside[y, x]) for y, x in peaks),
         widths=tuple(w for w, _ in good),
         sharpness=tuple(s for _, s in good),
     )
