@@ -105,7 +105,7 @@ def _stars(frame: Frame, config: Astrometry) -> Stars:
         raise AstrometryError(frame.id, STAGE, "no-stars", "the frame has no sources")
 
     def column(name: str) -> Floats:
-        return np.ma.filled(np.ma.asarray(table[name], np.float64), np.nan)
+        return np.array(np.ma.filled(np.ma.asarray(table[name], np.float64), np.nan))
 
     x, y, flux, snr = (column(name) for name in ("x", "y", "flux_auto", "snr"))
     is_star = np.asarray(table["is_calibration"], bool)
@@ -259,7 +259,7 @@ def solve_field(frame: Frame, stars: Stars, *, pixel_scale: float, config: Astro
             binary, "frame.xyls", "--x-column", "X", "--y-column", "Y", "--sort-column", "FLUX",
             "--width", nx, "--height", ny, "--ra", frame.exposure.ra, "--dec", frame.exposure.dec,
             "--radius", config.search_radius, "--scale-units", "arcsecperpix", "--scale-low", low,
-            "--scale-high", high, "--crpix-center", "--tweak-order", 2, "--no-plots", "--overwrite",
+            "--scale-high", high, "--crpix-center", "--tweak-order", 1, "--no-plots", "--overwrite",
             "--cpulimit", config.solve_field_seconds,
         ]  # fmt: skip
         done = subprocess.run(
@@ -293,9 +293,12 @@ def refine(
     every = np.arange(len(stars.x))
     n_clean = len(matches(plate, stars.x[clean], stars.y[clean], tree, config.match_tolerance)[0])
     usable = clean if n_clean >= 30 else every
-    radius = config.match_tolerance
+    # At first as far as one false pair in twenty allows: the plate that was found may be off in a corner.
+    ny, nx = shape
+    wide = min(np.sqrt(0.05 * nx * ny / (np.pi * len(usable))), 0.01 * np.hypot(nx, ny))
+    radius = max(float(wide), config.match_tolerance)
     solution = Solution(plate, every[:0], every[:0], 0.0)
-    for _ in range(4):
+    for turn in range(8):
         rows, star = matches(solution.plate, stars.x[usable], stars.y[usable], tree, radius)
         rows = usable[rows]
         x, y, error = stars.x[rows], stars.y[rows], stars.error[rows]
@@ -307,9 +310,13 @@ def refine(
         solution = Solution(refitted, rows[keep], star[keep], floor)
         # a pair further apart than five times the usual is no pair; faint stars need the photon noise too
         usual = np.hypot(floor, float(np.median(error)))
-        radius = float(np.clip(6.0 * usual, 0.5, config.match_tolerance))
-        if same:
+        # but not before the plate has reached the corners
+        if same and radius < config.match_tolerance:
             break
+        if turn == 1:
+            radius = config.match_tolerance
+        elif same or turn >= 4:
+            radius = float(np.clip(6.0 * usual, 0.5, 0.99 * config.match_tolerance))
     return solution
 
 
@@ -343,9 +350,12 @@ def clipped_fit(
 
 def _floor(residual: Floats, error: Floats) -> float:
     """What must be added in quadrature to ``error`` for the residuals (2, n) to have a MAD-scatter of 1."""
-    floors = np.geomspace(0.002, 3.0, 60)
-    scatter = [1.4826 * np.median(np.abs(residual) / np.hypot(error, floor)) for floor in floors]
-    return float(floors[min(int(np.searchsorted(-np.array(scatter), -1.0)), len(floors) - 1)])
+    low, high = 0.002, 3.0
+    for _ in range(12):  # to 0.2 %; the scatter falls as the floor rises
+        middle = float(np.sqrt(low * high))
+        scatter = 1.4826 * np.median(np.abs(residual) / np.hypot(error, middle))
+        low, high = (middle, high) if scatter > 1.0 else (low, middle)
+    return low
 
 
 def pixel_residuals(plate: Plate, x: Floats, y: Floats, vectors: Floats) -> Floats:

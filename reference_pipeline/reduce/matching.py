@@ -27,6 +27,7 @@ RATIO_TOLERANCE = 0.01  # of side ratios: centroids of bright stars, and distort
 MIN_RATIO = 0.1  # flatter triangles say little
 N_NEIGHBOURS = 10  # triangles are made of a star and two of these
 N_VERIFIED = 40  # turns looked at closely, those with the most votes
+MAX_TRIANGLE_PAIRS = 1.0e9  # compared in one attempt: about 1 s; deeper attempts wait for a smaller cone
 MAX_LOG10_CHANCE = -9.0  # one wrong field in a billion
 
 
@@ -82,7 +83,10 @@ def _triangles(vectors: Floats, n_neighbours: int, max_side: float) -> _Triangle
         ],
         axis=1,
     )
-    corners = np.unique(np.sort(corners, axis=1), axis=0)
+    corners = np.sort(corners, axis=1)
+    n = np.int64(len(vectors))
+    _, once = np.unique((corners[:, 0] * n + corners[:, 1]) * n + corners[:, 2], return_index=True)
+    corners = corners[once]
     a, b, c = (vectors[corners[:, k]] for k in range(3))
     opposite = np.stack([np.linalg.norm(p - q, axis=1) for p, q in ((b, c), (c, a), (a, b))], axis=1)
     by_length = np.argsort(-opposite, axis=1)
@@ -211,14 +215,25 @@ def verify(
     """
     ny, nx = shape
     first = max(tolerance, 0.01 * float(np.hypot(ny, nx)))
-    for radius in (first, max(tolerance, first / 3.0), tolerance, tolerance):
+    # the wider the radius, the more pairs are false: a stiff plate first, its false pairs dropped
+    for radius, most in (
+        (first, 1),
+        (max(tolerance, first / 2.0), 2),
+        (tolerance, 2),
+        (tolerance, 3),
+        (tolerance, 3),
+    ):
         rows, star = matches(plate, x, y, tree, radius)
-        if len(rows) < 4:
-            return None
-        order = 1 if len(rows) < 24 else 2 if len(rows) < 80 else 3
-        plate = fit_plate(x[rows], y[rows], reference[star], np.ones(len(rows)), order=order, near=plate)
-        if not _is_a_camera(plate, pixel_scale, scale_tolerance):
-            return None
+        for _ in range(3):
+            if len(rows) < 4:
+                return None
+            order = min(most, 1 if len(rows) < 24 else 2 if len(rows) < 80 else 3)
+            plate = fit_plate(x[rows], y[rows], reference[star], np.ones(len(rows)), order=order, near=plate)
+            if not _is_a_camera(plate, pixel_scale, scale_tolerance):
+                return None
+            apart = np.linalg.norm(plate.vectors(x[rows], y[rows]) - reference[star], axis=1)
+            near = apart <= max(3.0 * float(np.median(apart)), 0.3 * np.radians(plate.pixel_scale / 3600.0))
+            rows, star = rows[near], star[near]
     rows, star = matches(plate, x, y, tree, tolerance)
     spent = plate.coefficients.shape[1] + 1
     if len(rows) <= spent:
@@ -325,6 +340,8 @@ def search(
     n_turns = 0
     for attempt in attempts(brightness, is_star, cells, len(reference) * frame_area / area):
         thin = order[rank < np.ceil(attempt.n_reference / 9.0)] if attempt.n_reference >= 9 else order
+        if n_turns and _n_pairs(attempt, len(thin)) > MAX_TRIANGLE_PAIRS:
+            continue
         turns, n_seen = find_turns(
             vectors[attempt.rows], reference[thin], field=field, scale_tolerance=scale_tolerance,
             n_neighbours=attempt.n_neighbours, parities=parities,
@@ -342,6 +359,12 @@ def search(
             if best.log10_chance < MAX_LOG10_CHANCE:
                 return best, n_turns
     return best, n_turns
+
+
+def _n_pairs(attempt: Attempt, n_reference: int) -> float:
+    """How many pairs of triangles there are to compare; a triangle is met from two of its corners or so."""
+    ours, theirs = (0.25 * n * (n - 1) for n in attempt.n_neighbours)
+    return ours * len(attempt.rows) * theirs * n_reference
 
 
 def _sky_cells(vectors: Floats, area: float) -> NDArray[np.integer]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..catalogues.sphere import directions, unit_vectors
 from ..psf import exponents
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class Plate:
         """AP and BP in units of h: least squares over a grid that reaches 2 % over the frame's edges."""
         ny, nx = shape
         x, y = np.meshgrid(np.linspace(-0.02 * nx, 1.02 * nx, 25), np.linspace(-0.02 * ny, 1.02 * ny, 25))
-        x, y = x.ravel(), y.ravel()
-        seen = np.linalg.solve(self.linear, self.plane(x, y))  # U = u + f(u, v), pixels
-        wanted = np.stack([x - self.x0, y - self.y0]) - seen
+        pixels = np.stack([x.ravel(), y.ravel()])
+        seen = np.linalg.solve(self.linear, self.plane(*pixels))  # U = u + f(u, v), pixels
+        wanted = pixels - [[self.x0], [self.y0]] - seen
         design = terms(seen[0] / self.h, seen[1] / self.h, self.order)
         return np.linalg.lstsq(design.T, wanted.T, rcond=None)[0].T
 
@@ -171,11 +171,13 @@ def fit_plate(x: Floats, y: Floats, vectors: Floats, weights: Floats, *, order: 
     """
     u, v = (x - near.x0) / near.h, (y - near.y0) / near.h
     design = np.vstack([np.ones_like(u), terms(u, v, order)])
-    root = np.sqrt(weights)
+    # normal equations: in u and v of order one they lose nothing, and are one product of matrices
+    weighted = design * weights
+    normal = weighted @ design.T
     ra0, dec0 = near.ra0, near.dec0
     for _ in range(4):  # the constant falls by the square of its size in radians each time
         plane = standard_coordinates(vectors, ra0, dec0)
-        solution = np.linalg.lstsq((design * root).T, (plane * root).T, rcond=None)[0].T
+        solution = np.linalg.lstsq(normal, weighted @ plane.T, rcond=None)[0].T
         xi, eta = np.radians(solution[:, 0])
         east, north, out = tangent_basis(ra0, dec0)
         ra, dec = directions(xi * east + eta * north + out)
