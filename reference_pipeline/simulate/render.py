@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .atmosphere import at_points
+from .lines import draw_line
 from .optics import Optics, Spikes, psf_at, psf_fwhm, sky_jacobian, sky_to_pixel
+from .profiles import disc_nodes, galaxy_stamps, line_nodes, moffat_cumulative, moffat_stamps
 from .scene import POINT_KINDS, Galaxies, Points, Scene, Trails
 from .truth import TruthBit
 
@@ -27,17 +28,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.float32]
-Single = NDArray[np.float32]
 Rows = TypeVar("Rows", Points, Galaxies)
 
 #: Pixels drawn at once: what fits a processor's cache.
 CHUNK = 1 << 18
-
-#: r0 in pixels from which I + ∇²I / 24 is the mean over a pixel to 5e-4 of the peak even at the centre.
-WIDE = 5.0
-
-#: Distance in r0 from the end of a line where T is one to 1e-7 (β = 3.5; 1e-4 where β = 2).
-END = 12.0
 
 #: Half sizes of the stamps of stars, and whole sizes of those of galaxies: few, so that batches are large.
 STAR_RADII = (6, 9, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 768)
@@ -159,41 +153,13 @@ def _sub_sources(points: Points, wcs: WCS, optics: Optics, x: Floats, y: Floats,
         motion = np.stack([points.motion_ra[chosen], points.motion_dec[chosen]], axis=-1)
         shift = np.einsum("nij,nj->ni", jacobian, motion)
     for row, k in enumerate(chosen):
-        at, weight = _line_nodes(float(np.hypot(*shift[row])), float(fwhm[k]))
+        at, weight = line_nodes(float(np.hypot(*shift[row])), float(fwhm[k]))
         line = at[:, None] * shift[row]
-        disc, disc_weight = _disc_nodes(float(points.defocus[k]) / optics.pixel_scale, float(fwhm[k]))
+        disc, disc_weight = disc_nodes(float(points.defocus[k]) / optics.pixel_scale, float(fwhm[k]))
         offsets = (line[:, None, :] + disc[None, :, :]).reshape(-1, 2)
         weights = np.outer(weight, disc_weight).ravel()
         parts.append(_Sub(np.full(len(weights), k), x[k] + offsets[:, 0], y[k] + offsets[:, 1], weights))
     return _Sub(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("parent", "x", "y", "weight")))
-
-
-def _line_nodes(length: float, fwhm: float) -> tuple[Floats, Floats]:
-    """Positions in (−½, ½) along a line and their weights, which sum to one."""
-    n = 1 + int(np.ceil(length / (0.4 * fwhm)))
-    t, w = _legendre(n)
-    return 0.5 * t, 0.5 * w
-
-
-@lru_cache(maxsize=256)
-def _legendre(n: int) -> tuple[Floats, Floats]:
-    t, w = np.polynomial.legendre.leggauss(n)
-    return t, w
-
-
-def _disc_nodes(radius: float, fwhm: float) -> tuple[Floats, Floats]:
-    """Points of a uniform disc (pixels) and their weights, which sum to one: rings at nodes of r²."""
-    if radius <= 0:
-        return np.zeros((1, 2)), np.ones(1)
-    n_rings = 2 + int(np.ceil(radius / (0.6 * fwhm)))
-    t, w = _legendre(n_rings)
-    nodes, weights = [], []
-    for k, (r, weight) in enumerate(zip(radius * np.sqrt(0.5 * (t + 1)), 0.5 * w)):
-        n = 6 + int(np.ceil(2 * np.pi * r / (0.6 * fwhm)))
-        phi = 2 * np.pi * (np.arange(n) + 0.5 * (k % 2)) / n
-        nodes.append(np.stack([r * np.cos(phi), r * np.sin(phi)], axis=-1))
-        weights.append(np.full(n, weight / n))
-    return np.concatenate(nodes), np.concatenate(weights)
 
 
 def _draw_stars(
@@ -215,65 +181,6 @@ def _draw_stars(
             stamps *= f[k, None, None].astype(np.float32)
             on = _add(image, stamps, ix - r, iy - r)
             np.add.at(landed, sub.parent[k], np.divide(on, flux[sub.parent[k]]))
-
-
-def moffat_stamps(matrix: Floats, beta: float, dx: Floats, dy: Floats, radius: int) -> NDArray[np.float32]:
-    """Return Moffats of unit flux, (n, 2·radius + 1, 2·radius + 1), centred (dx, dy) from the middle pixel.
-
-    ``matrix`` (n, 2, 2) is M. The mean over a pixel is I + ∇²I / 24 far out, and a 3×3 Gauss-Legendre sum
-    within 1.5 r0 of the centre where r0 < WIDE and higher derivatives count.
-    """
-    inverse = np.linalg.inv(matrix)
-    det = np.linalg.det(inverse)
-    peak = (beta - 1.0) * np.sqrt(det) / np.pi
-    p = np.arange(-radius, radius + 1, dtype=np.float32)
-    ax, ay = p - dx[:, None].astype(np.float32), p - dy[:, None].astype(np.float32)
-    a, b, c = (inverse[:, i, j].astype(np.float32)[:, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
-    # pᵀ M⁻¹ p and |M⁻¹ p|², both quadratic forms
-    q1 = _form(a, b, c, ax, ay)
-    q1 += 1.0
-    square = inverse @ inverse
-    a2, b2, c2 = (square[:, i, j].astype(np.float32)[:, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
-    laplacian = _form(a2, b2, c2, ax, ay)
-    laplacian *= np.float32(4 * beta * (beta + 1) / 24)
-    laplacian /= q1
-    laplacian -= np.float32(2 * beta / 24) * (a + c)
-    laplacian /= q1
-    laplacian += 1.0
-    np.log(q1, out=q1)
-    q1 *= np.float32(-beta)
-    np.exp(q1, out=q1)
-    q1 *= laplacian
-    if np.sqrt(np.linalg.eigvalsh(matrix)[:, 0].min()) < WIDE:
-        core = min(radius, int(np.ceil(1.5 * np.sqrt(matrix[:, [0, 1], [0, 1]].max()))) + 1)
-        inner = slice(radius - core, radius + core + 1)
-        q1[:, inner, inner] = _legendre_core(a, b, c, ax[:, inner], ay[:, inner], beta)
-    q1 *= peak.astype(np.float32)[:, None, None]
-    return q1
-
-
-def _form(a: Single, b: Single, c: Single, ax: Single, ay: Single) -> Single:
-    """a x² + 2b xy + c y², (n, len(ay), len(ax))."""
-    out = (2.0 * b) * ax[:, None, :]
-    out = out + c * ay[:, :, None]
-    out *= ay[:, :, None]
-    out += a * (ax * ax)[:, None, :]
-    return out
-
-
-def _legendre_core(a: Single, b: Single, c: Single, ax: Single, ay: Single, beta: float) -> Single:
-    """The mean over each pixel of (1 + a x² + 2b xy + c y²)^(−β)."""
-    t, w = _legendre(3)
-    total = np.zeros((len(ax), ay.shape[1], ax.shape[1]), np.float32)
-    for ty, wy in zip(0.5 * t, 0.5 * w):
-        for tx, wx in zip(0.5 * t, 0.5 * w):
-            q = _form(a, b, c, ax + np.float32(tx), ay + np.float32(ty))
-            np.log1p(q, out=q)
-            q *= np.float32(-beta)
-            np.exp(q, out=q)
-            q *= np.float32(wx * wy)
-            total += q
-    return total
 
 
 def _star_radius(flux: Floats, matrix: Floats, beta: float, faintest: float) -> Floats:
@@ -334,7 +241,7 @@ def _draw_spikes(
         return
     length = spikes.length / optics.pixel_scale
     per_pixel = flux * spikes.fraction / spikes.number / (0.5 * np.pi * length)  # electrons per pixel of ray
-    crest = per_pixel / (_moffat_cumulative(optics.beta)[2] * np.linalg.det(moffat) ** 0.25)
+    crest = per_pixel / (moffat_cumulative(optics.beta)[2] * np.linalg.det(moffat) ** 0.25)
     for k in np.flatnonzero(crest > 0.1 * visible):
         above = max(crest[k] / faintest, 2.0)
         reach = length * np.sqrt(above - 1.0)
@@ -346,7 +253,7 @@ def _draw_spikes(
             def along(s: Floats, level: float = float(per_pixel[k])) -> Floats:
                 return level / (1.0 + (s / length) ** 2)
 
-            _draw_line(
+            draw_line(
                 image, mask, (x[k], y[k]), end, moffat[k], optics.beta, along, 0.0, visible, TruthBit.SPIKE,
                 reach=across,
             )  # fmt: skip
@@ -425,7 +332,7 @@ def _draw_trails(
         along = _trail_light(per_pixel, period, x[k], y[k], transmission, image.shape)
         width = float(trails.width[k]) / scale
         start, end = (x[k, 0], y[k, 0]), (x[k, 1], y[k, 1])
-        drawn = _draw_line(
+        drawn = draw_line(
             image, mask, start, end, fwhm2 * optics.moffat_ratio**2, optics.beta, along, width, visible,
             TruthBit.TRAIL,
         )  # fmt: skip
@@ -456,103 +363,6 @@ def _trail_light(
         return level * phase * np.interp(s, nodes, air)
 
     return along
-
-
-def _draw_line(
-    image: Image,
-    mask: NDArray[np.uint16],
-    start: tuple[float, float],
-    end: tuple[float, float],
-    moffat: Floats,
-    beta: float,
-    along: Callable[[Floats], Floats],
-    width: float,
-    visible: float,
-    bit: TruthBit,
-    reach: float = 8.0,
-) -> bool:
-    """Add a line, ``width`` pixels wide, of ``along``(s) electrons per pixel of length; False if it missed.
-
-    Where the Moffat is round (after a linear map that makes it so), the integral of it along a line at
-    distance d from s1 to s2 is (1 + d²)^(½ − β) [T(s2 / √(1 + d²)) − T(s1 / √(1 + d²))], T being the
-    cumulative distribution of ∝ (1 + t²)^(−β). Its mean over a pixel is taken at 2×2 Gauss-Legendre
-    nodes; light further than ``reach`` r0 from the line is left out (β = 3.5: 3e-5 of it).
-    """
-    p0, p1 = np.array(start), np.array(end)
-    length = float(np.hypot(*(p1 - p0)))
-    far = reach * np.sqrt(np.linalg.eigvalsh(moffat)[-1]) + 0.5 * width
-    pixels = _pixels_along(p0, p1, far, image.shape)
-    if length == 0 or pixels is None:
-        return False
-    lower = np.linalg.cholesky(moffat)
-    white = np.linalg.inv(lower)
-    direction = (p1 - p0) / length
-    normal = np.array([-direction[1], direction[0]])
-    towards = white @ direction
-    stretch = float(np.hypot(*towards))  # whitened length of one pixel of line
-    towards /= stretch
-    # λ · ∫ Moffat ds, the Moffat of unit flux being (β − 1) / (π √det M) · (1 + |wp|²)^(−β)
-    norm = (beta - 1) / (np.pi * np.sqrt(np.linalg.det(moffat))) / stretch
-    t, w, total = _moffat_cumulative(beta)
-    strips, strip_weights = _line_nodes(width, float(np.sqrt(np.linalg.det(moffat)) ** 0.5))
-    node = 0.5 / np.sqrt(3.0)
-    for at in range(0, len(pixels[0]), CHUNK):
-        py, px = (axis[at : at + CHUNK] for axis in pixels)
-        own = np.zeros(len(px))
-        for ox, oy in ((-node, -node), (-node, node), (node, -node), (node, node)):
-            for strip, weight in zip(strips * width, strip_weights):
-                dx, dy = px + ox - p0[0] - strip * normal[0], py + oy - p0[1] - strip * normal[1]
-                wx, wy = white[0, 0] * dx + white[0, 1] * dy, white[1, 0] * dx + white[1, 1] * dy
-                s = wx * towards[0] + wy * towards[1]
-                spread = np.sqrt(1.0 + (wx * towards[1] - wy * towards[0]) ** 2)
-                ends = np.ones(len(s))
-                for inside in (s, stretch * length - s):  # of either end; far inside, T is one
-                    near = np.flatnonzero(inside < END * spread)
-                    ends[near] -= np.interp(-inside[near] / spread[near], t, w)
-                own += (0.25 * weight * norm * total) * spread ** (1.0 - 2.0 * beta) * ends
-        s = (px - p0[0]) * direction[0] + (py - p0[1]) * direction[1]
-        own *= along(np.clip(s, 0, length))
-        image[py, px] += own.astype(np.float32)  # every pixel of a line comes once
-        seen = own > visible
-        mask[py[seen], px[seen]] |= np.uint16(bit)
-    return True
-
-
-@lru_cache(maxsize=8)
-def _moffat_cumulative(beta: float) -> tuple[Floats, Floats, float]:
-    """(t, T(t), ∫(1 + t²)^(−β) dt): Student's t with 2β − 1 degrees of freedom, scaled."""
-    from scipy.special import gamma, stdtr
-
-    nu = 2.0 * beta - 1.0
-    t = np.sinh(np.linspace(-8.0, 8.0, 4001))
-    total = float(np.sqrt(np.pi) * gamma(beta - 0.5) / gamma(beta))
-    return t, stdtr(nu, t * np.sqrt(nu)), total
-
-
-def _pixels_along(
-    p0: Floats, p1: Floats, far: float, shape: tuple[int, ...]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """(y, x) of the frame's pixels about ``far`` or less from a line; None when there are none."""
-    flat = abs(p1[0] - p0[0]) >= abs(p1[1] - p0[1])
-    major, minor = (0, 1) if flat else (1, 0)
-    n_major, n_minor = shape[1 - major], shape[1 - minor]
-    d = p1 - p0
-    if d[major] == 0:
-        return None
-    lo, hi = sorted((p0[major], p1[major]))
-    first, last = max(0, int(np.floor(lo - far))), min(n_major - 1, int(np.ceil(hi + far)))
-    if first > last:
-        return None
-    slope = d[minor] / d[major]
-    half = int(np.ceil(far * np.hypot(1.0, slope)))
-    along = np.arange(first, last + 1)
-    centre = np.rint(p0[minor] + slope * (along - p0[major])).astype(int)
-    across = centre[:, None] + np.arange(-half, half + 1)
-    on = (across >= 0) & (across < n_minor)
-    if not on.any():
-        return None
-    first_axis = np.broadcast_to(along[:, None], across.shape)[on]
-    return (across[on], first_axis) if flat else (first_axis, across[on])
 
 
 # --- galaxies ---
@@ -597,113 +407,6 @@ def galaxy_matrices(galaxies: Galaxies, jacobian: Floats) -> Floats:
     minor = np.stack([north, -east], axis=-1) * (galaxies.half_light_radius * galaxies.axis_ratio)[:, None]
     axes = jacobian @ np.stack([major, minor], axis=-1)
     return axes @ axes.transpose(0, 2, 1)
-
-
-def galaxy_stamps(
-    sersic_index: Floats, shapes: Floats, moffat: Floats, beta: float, dx: Floats, dy: Floats, size: int
-) -> NDArray[np.float32]:
-    """Return Sérsic ⊗ Moffat ⊗ pixel of unit flux, (n, size, size), centred (dx, dy) from pixel size // 2.
-
-    ``shapes`` is G of :func:`galaxy_matrices`, ``moffat`` M. The light beyond the stamp is folded back into
-    it, so that none is lost. A PSF too narrow for the pixels is drawn on pixels of half the size.
-    """
-    from scipy.fft import irfft2
-
-    narrow = np.linalg.eigvalsh(moffat)[:, 0].min() < 2.4**2  # r0 of a FWHM of 2.2 pixels
-    fine = 2 if narrow else 1
-    n = size * fine
-    kx = 2 * np.pi * np.fft.rfftfreq(n, 1 / fine)
-    ky = 2 * np.pi * np.fft.fftfreq(n, 1 / fine)
-    spectrum = _table_at(*_moffat_transform(beta), _wavenumber(moffat, kx, ky))
-    spectrum *= _sersic_transform_at(sersic_index, _wavenumber(shapes, kx, ky))
-    along_x = np.sinc(kx / (2 * np.pi)) * np.exp(-1j * kx * (dx[:, None] + size // 2))
-    along_y = np.sinc(ky / (2 * np.pi)) * np.exp(-1j * ky * (dy[:, None] + size // 2))
-    complex_spectrum = spectrum * along_x[:, None, :].astype(np.complex64)
-    complex_spectrum *= along_y[:, :, None].astype(np.complex64)
-    stamps = irfft2(complex_spectrum, s=(n, n), workers=1)[:, ::fine, ::fine]
-    return np.ascontiguousarray(stamps, np.float32) * np.float32(fine * fine)
-
-
-def _wavenumber(matrix: Floats, kx: NDArray[Any], ky: NDArray[Any]) -> NDArray[np.float32]:
-    """ln √(kᵀ M k), (n, len(ky), len(kx)); −inf at zero becomes a large negative number."""
-    a, b, c = (matrix[:, i, j].astype(np.float32)[:, None] for i, j in ((0, 0), (0, 1), (1, 1)))
-    kx, ky = kx.astype(np.float32), ky.astype(np.float32)
-    out = _form(a[..., None], b[..., None], c[..., None], np.broadcast_to(kx, (len(a), len(kx))),
-                np.broadcast_to(ky, (len(a), len(ky))))  # fmt: skip
-    np.maximum(out, np.float32(1e-20), out=out)
-    np.log(out, out=out)
-    out *= np.float32(0.5)
-    return out
-
-
-_LOG_K = (-7.0, 8.0, 3001)  # of the tables: ln k from, to, number; below, a transform is its first value
-
-
-def _table_at(table: NDArray[np.float32], log_k: NDArray[np.float32]) -> NDArray[np.float32]:
-    index, rest = _index(log_k)
-    low = table[index]
-    return low + rest * (table[index + 1] - low)
-
-
-def _index(log_k: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    start, stop, n = _LOG_K
-    t = (log_k - np.float32(start)) * np.float32((n - 1) / (stop - start))
-    np.clip(t, 0, n - 1.001, out=t)
-    index = t.astype(np.int32)
-    return index, t - index
-
-
-@lru_cache(maxsize=8)
-def _moffat_transform(beta: float) -> tuple[NDArray[np.float32]]:
-    """k^(β−1) K_(β−1)(k) / (2^(β−2) Γ(β−1)): the Fourier transform of the Moffat with r0 = 1."""
-    from scipy.special import gamma, kv
-
-    k = np.exp(np.linspace(*_LOG_K[:2], _LOG_K[2]))
-    return ((k ** (beta - 1) * kv(beta - 1, k) / (2 ** (beta - 2) * gamma(beta - 1))).astype(np.float32),)
-
-
-_SERSIC_STEP = 0.05
-_SERSIC_RANGE = (0.3, 8.0)
-
-
-@lru_cache(maxsize=1)
-def _sersic_transforms() -> NDArray[np.float32]:
-    """Transforms of Sérsic profiles of unit flux and half-light radius, one row per index, by FFTLog.
-
-    F(k) = 2π ∫ I(r) J0(kr) r dr, I ∝ exp(−b r^(1/n)), b from Γ(2n, b) = Γ(2n) / 2.
-    """
-    from scipy.fft import fht, fhtoffset
-    from scipy.special import gammaincinv
-
-    n_r = 8192
-    log_r = np.linspace(-22.0, 18.0, n_r)
-    d = log_r[1] - log_r[0]
-    offset = fhtoffset(d, mu=0.0, initial=0.0, bias=0.0)
-    log_k = offset + np.linspace(-18.0, 22.0, n_r)
-    wanted = np.linspace(*_LOG_K[:2], _LOG_K[2])
-    rows = []
-    for n in np.arange(_SERSIC_RANGE[0], _SERSIC_RANGE[1] + _SERSIC_STEP, _SERSIC_STEP):
-        r = np.exp(log_r)
-        profile = np.exp(-gammaincinv(2 * n, 0.5) * r ** (1 / n))
-        flux = np.sum(profile * r * r) * d  # ∫ I r dr in ln r
-        transform = fht(profile * r, d, mu=0.0, offset=offset) / np.exp(log_k) / flux
-        row = np.interp(wanted, log_k, transform)
-        rows.append(row / row[0])  # the flux: k = 1e-3 half-light radii sees all of it
-    return np.array(rows, np.float32)
-
-
-def _sersic_transform_at(sersic_index: Floats, log_k: NDArray[np.float32]) -> NDArray[np.float32]:
-    table = _sersic_transforms()
-    t = (np.clip(sersic_index, *_SERSIC_RANGE) - _SERSIC_RANGE[0]) / _SERSIC_STEP
-    low = np.minimum(t.astype(int), len(table) - 2)
-    share = (t - low).astype(np.float32)
-    blended = (1 - share)[:, None] * table[low] + share[:, None] * table[low + 1]
-    index, rest = _index(log_k)
-    out = np.empty(log_k.shape, np.float32)
-    for k, row in enumerate(blended):
-        first = row[index[k]]
-        out[k] = first + rest[k] * (row[index[k] + 1] - first)
-    return out
 
 
 def _galaxy_size(sersic_index: Floats, shapes: Floats, flux: Floats, moffat: Floats, beta: float) -> Floats:
