@@ -117,7 +117,7 @@ class Sources(Config):
 
     threshold: float = Field(default=5.0, gt=0)  # S/N of the image smoothed with the detection kernel
     kernel_fwhm: float | None = Field(default=None, gt=0)  # pixels; None: the frame's own
-    min_area: int = Field(default=3, ge=1)  # pixels above the threshold
+    min_area: int = Field(default=1, ge=1)  # pixels above the threshold; more would lose what is at it
     background_size: int = Field(default=64, ge=8)  # pixels, side of a mesh cell
     background_filter: int = Field(default=3, ge=1)  # cells, median filter
     deblend_levels: int = Field(default=32, ge=1)

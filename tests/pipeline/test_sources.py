@@ -91,8 +91,7 @@ def test_hot_pixels_cosmic_rays_and_galaxies_do_not_calibrate():
     smooth = np.zeros(SHAPE)
     add_stars(smooth, wide, fwhm=7.0)
     frame = replace(frame, data=data + smooth.astype(np.float32))
-    config = Sources(min_area=1)
-    found = find_sources(frame, config=config).sources
+    found = find_sources(frame, config=Sources()).sources
     stars = found[found["is_calibration"]]
     at = np.c_[stars["x"], stars["y"]]
     assert len(stars) > 40
