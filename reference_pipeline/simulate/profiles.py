@@ -121,9 +121,9 @@ def galaxy_stamps(
 ) -> Single:
     """Return Sérsic ⊗ Moffat ⊗ pixel of unit flux, (n, size, size), centred (dx, dy) from pixel size // 2.
 
-    ``shapes`` is G of :func:`.render.galaxy_matrices`, ``moffat`` M. The light beyond the stamp is folded back into
-    it, so that none is lost. A PSF too narrow for the pixels is drawn on pixels of half the size. Indices
-    outside of 0.3 to 8 are those of the nearer end.
+    ``shapes`` is G of :func:`.render.galaxy_matrices`, ``moffat`` M. The light beyond the stamp is folded
+    back into it, so that none is lost. A PSF too narrow for the pixels is drawn on pixels of half the size.
+    Indices outside of 0.3 to 8 are those of the nearer end.
     """
     from scipy.fft import irfft2
 
@@ -180,7 +180,7 @@ def _moffat_transform(beta: float) -> Single:
     return (k ** (beta - 1) * kv(beta - 1, k) / (2 ** (beta - 2) * gamma(beta - 1))).astype(np.float32)
 
 
-_SERSIC_STEP = 0.05  # of the table; between its rows, linear: 1e-4 of the flux
+_SERSIC_STEP = 0.05  # of the table; linear between its rows: 1.5e-4 of the flux
 _SERSIC_RANGE = (0.3, 8.0)
 
 

@@ -16,6 +16,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from reference_pipeline.simulate.optics import Ghost, Optics, Spikes, make_wcs, psf_at, sky_to_pixel
+from reference_pipeline.simulate.profiles import _sersic_transform_at
 from reference_pipeline.simulate.render import render
 from reference_pipeline.simulate.scene import POINT_KINDS, Galaxies, Points, Scene, Trails
 from reference_pipeline.simulate.truth import TruthBit
@@ -163,6 +164,16 @@ def test_galsim_agrees_on_two_hundred_random_scenes(kind):
     assert worst[0] < 0.01
     assert worst[1] < 0.01
     assert worst[2] < 0.005
+
+
+def test_transforms_of_sersic_profiles_are_those_known_in_closed_form():
+    b_exponential, b_gaussian = 1.6783469900166605, np.log(2.0)
+    k = np.exp(np.linspace(-7, 4, 500)).astype(np.float32)
+    log_k = np.log(k)[None, None, :]
+    exponential = _sersic_transform_at(np.array([1.0]), log_k)[0, 0]
+    gaussian = _sersic_transform_at(np.array([0.5]), log_k)[0, 0]
+    assert np.allclose(exponential, (1 + (k / b_exponential) ** 2) ** -1.5, atol=1e-5)
+    assert np.allclose(gaussian, np.exp(-(k**2) / (4 * b_gaussian)), atol=1e-5)
 
 
 PLAIN = Optics(pixel_scale=0.5, **QUIET)
