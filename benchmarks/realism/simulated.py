@@ -30,8 +30,8 @@ STAMP = 63
 EXPOSURE_TIME = 30.0
 BANDS = {1: "g", 2: "r", 3: "i"}
 N_TEMPLATE = 14  # exposures; of ZTF's references 15 or more
-SEEING = 1.75  # arcsec, median of the air alone
-SEEING_SPREAD = 0.20  # rms of its logarithm
+SEEING = 1.45  # arcsec, median of the air alone
+SEEING_SPREAD = 0.28  # rms of its logarithm
 EXTINCTION = {"g": 0.2, "r": 0.12, "i": 0.08}
 
 
