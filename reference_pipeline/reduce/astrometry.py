@@ -192,7 +192,8 @@ def _by_search(
         )  # fmt: skip
         n_turns += seen
         if found is not None and found.log10_chance < MAX_LOG10_CHANCE:
-            return found, reference
+            # the cone that was searched may hold only a part of the field
+            return found, _reference(frame, catalogue, found.plate.ra0, found.plate.dec0, 1.1 * half)
         if found is not None and (best is None or found.log10_chance < best.log10_chance):
             best = found
         if off >= config.search_radius:
