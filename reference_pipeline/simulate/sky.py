@@ -247,18 +247,20 @@ def star_counts(r: Floats, l: float, b: float) -> Floats:
     """Return stars per square degree brighter than ``r`` at galactic (l, b), degrees.
 
     The closed form of Bahcall & Soneira (1980, Appendix B) for disc and halo, integrated counts in V, taken
-    at V = r + 0.3; it holds for |b| > 20° and is used down to 10°, below which it stays what it is there.
+    at V = r + 0.3. It holds for |b| > 20°; closer to the plane, where dust hides most of what there is,
+    the counts at 20° grow by sin 20° / sin |b|, to 3°.
     """
     m = np.asarray(r, float) + 0.3
-    latitude = np.radians(max(abs(b), 10.0))
+    latitude = np.radians(max(abs(b), 20.0))
     toward = np.cos(latitude) * np.cos(np.radians(l))
     mu = np.clip(0.0075 * (m - 12) + 0.03, 0.03, 0.09)
     gamma = np.clip(0.04 * (12 - m) + 0.36, 0.04, 0.36)
     sigma = 1.45 - 0.20 * toward
-    near = 1 - mu / np.tan(latitude) * np.cos(np.radians(l))
+    near = np.sin(latitude) * (1 - mu / np.tan(latitude) * np.cos(np.radians(l)))
     disc = 925 * 10 ** (0.035 * (m - 15.75)) / (1 + 10 ** (-0.132 * (m - 15.75))) ** 3
     halo = 1050 * 10 ** (0.087 * (m - 17.5)) / (1 + 10 ** (-0.180 * (m - 17.5))) ** 2.5
-    return disc / near ** (3 - 5 * gamma) + halo / (1 - toward) ** sigma
+    plane = np.sin(latitude) / np.sin(np.radians(np.clip(abs(b), 3.0, 20.0))) if abs(b) < 20 else 1.0
+    return plane * (disc / near ** (3 - 5 * gamma) + halo / (1 - toward) ** sigma)
 
 
 @lru_cache(maxsize=4096)

@@ -329,7 +329,7 @@ def _site(config: SurveyConfig) -> Site:
 
 
 def _zenith(mjd: float, site: Site) -> tuple[float, float]:
-    """ICRS direction of the zenith, degrees: by rotation and precession of the Earth, good to an arcminute."""
+    """ICRS direction of the zenith, degrees, good to an arcminute."""
     to_earth = erfa.c2t06a(2400000.5, mjd, 2400000.5, mjd, 0.0, 0.0)
     ra, dec = erfa.c2s(to_earth.T @ erfa.s2c(np.radians(site.longitude), np.radians(site.latitude)))
     return float(np.degrees(ra) % 360), float(np.degrees(dec))

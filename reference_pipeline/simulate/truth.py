@@ -81,7 +81,9 @@ def write_truth(path: str | Path, truth: FrameTruth) -> None:
     sky = None if truth.wcs is None else truth.wcs.to_header(relax=True)
     parts = [
         fits.PrimaryHDU(header=header),
-        fits.CompImageHDU(truth.mask, sky, name="MASK", compression_type="GZIP_1"),
+        fits.CompImageHDU(
+            truth.mask, sky, name="MASK", compression_type="RICE_1"
+        ),  # gzip would write the time,
     ]
     if truth.transmission is not None:
         parts.append(fits.ImageHDU(truth.transmission, name="TRANSMISSION"))
