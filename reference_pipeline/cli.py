@@ -2,9 +2,106 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From raw frames to multi-scale alerts.")
+
+
+@app.command()
+def reduce(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="IN...", help="Raw FITS files, or folders of them.", exists=True)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder: masters/, calibrated/, report.html.")
+    ],
+    camera: Annotated[
+        str | None, typer.Option(help="A shipped camera's name, or a .toml that describes one.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A .toml with settings of the stages.", exists=True)
+    ] = None,
+    catalogue: Annotated[
+        str | None, typer.Option(help="Reference stars: tycho2, a folder, a table, gaia-online.")
+    ] = None,
+    photometric_catalogue: Annotated[
+        str | None, typer.Option(help="Reference magnitudes, where another catalogue has better ones.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: what cores and memory allow.")
+    ] = None,
+    psf: Annotated[
+        bool, typer.Option(help="Fit the PSF and measure PSF fluxes, after the main path.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Reduce again what is already there.")] = False,
+) -> None:
+    """Turn a night's raw frames into calibrated ones: WCS, zero point, PSF, quality, and a report.
+
+    Exit status: 0 if every science frame is calibrated, 1 if any is not (the report says which and why),
+    2 if the command or its settings cannot be used.
+    """
+    from .config import load_settings  # here, so that --help does not wait for scipy
+    from .errors import CatalogueError, ConfigError
+    from .run import find_files, reduce_night
+
+    try:
+        settings = load_settings(
+            config, camera=camera, astrometry=catalogue, photometry=photometric_catalogue
+        )
+        night = reduce_night(
+            find_files(paths), output, config=settings, workers=workers, with_psf=psf, force=force,
+            progress=lambda report: typer.echo(report.line(), err=True),
+        )  # fmt: skip
+    except (ConfigError, CatalogueError) as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    for line in night.lines():
+        typer.echo(line)
+    raise typer.Exit(0 if night.is_complete else 1)
+
+
+@app.command()
+def simulate(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder: raw/, truth/, catalogues/, survey.json.")
+    ],
+    survey: Annotated[
+        str, typer.Option(help="A shipped survey (ast3, ztf, lsst), or a .toml that describes one.")
+    ] = "ast3",
+    seed: Annotated[int, typer.Option(min=0, help="Same survey, seed and night: same bytes.")] = 1,
+    night: Annotated[
+        str | None, typer.Option(help="YYYY-MM-DD of its evening; default: the survey's own.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Science frames.")] = None,
+    bias: Annotated[int | None, typer.Option(min=0, help="Bias frames.")] = None,
+    flats: Annotated[int | None, typer.Option(min=0, help="Twilight flats.")] = None,
+    size: Annotated[int | None, typer.Option(min=64, help="Pixels of a square chip.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Make a night of a simulated survey: raw frames, the truth about them, and the catalogues of its sky.
+
+    Exit status: 0 if the night was written, 2 if the command or the survey cannot be used.
+    """
+    from .errors import CatalogueError, ConfigError
+    from .simulate.survey import load_survey, simulate_night
+
+    given = {
+        "n_science": frames, "n_bias": bias, "n_flats": flats, "size": None if size is None else (size, size)
+    }  # fmt: skip
+    try:
+        config = load_survey(survey)
+        config = config.model_copy(update={name: v for name, v in given.items() if v is not None})
+        summary = simulate_night(
+            config, seed, night or config.default_night, output, workers=workers,
+            progress=lambda name: typer.echo(name, err=True),
+        )  # fmt: skip
+    except (ConfigError, CatalogueError) as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(summary)
 
 
 def main() -> None:

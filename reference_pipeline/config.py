@@ -12,6 +12,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from multiscale.atomic import replacing
+
 from .errors import ConfigError
 from .frame import FrameKind
 
@@ -95,8 +97,8 @@ class CosmicRays(Config):
     """reduce/cosmic_rays.py."""
 
     sigma: float = Field(default=5.0, gt=0)  # of the Laplacian, L.A.Cosmic's sigclip
-    neighbour: float = Field(default=0.3, gt=0, le=1)  # sigfrac: neighbours count from this fraction of sigma
-    contrast: float = Field(default=5.0, gt=0)  # objlim: Laplacian against fine structure, below it is a star
+    neighbour: float = Field(default=0.2, gt=0, le=1)  # sigfrac: neighbours count from this fraction of sigma
+    contrast: float = Field(default=15.0, gt=0)  # objlim: Laplacian against fine structure, below it is a star
     iterations: int = Field(default=4, ge=1)
     tile: int = Field(default=2048, ge=64)  # pixels, side of what is searched at a time
     overlap: int = Field(default=32, ge=8)  # pixels
@@ -105,7 +107,9 @@ class CosmicRays(Config):
 class Trails(Config):
     """reduce/trails.py."""
 
-    max_cells: int = Field(default=1024, ge=64)  # longer side of the binned image that lines are looked for in
+    max_cells: int = Field(
+        default=1024, ge=64
+    )  # longer side of the binned image that lines are looked for in
     threshold: float = Field(default=7.0, gt=0)  # sigmas of a line's sum
     min_length: float = Field(default=0.15, gt=0, le=1)  # of the frame's shorter side
     max_trails: int = Field(default=10, ge=1)
@@ -235,18 +239,27 @@ def load_camera(name: str) -> Camera:
 
 
 def load_config(path: Path) -> PipelineConfig:
-    """Return the configuration of a TOML file; ``camera`` may be a table or the name of a shipped one."""
-    values = load_toml(path)
-    camera = values.get("camera")
-    if isinstance(camera, str):
-        values = {**values, "camera": load_camera(camera).model_dump()}
-    return _parse(PipelineConfig, values, str(path))
+    """Return the configuration of a TOML file; ``camera`` may be a table or the name of a shipped one.
+
+    Names of files and folders in ``catalogues`` are taken from where the TOML file lies.
+    """
+    return load_settings(path, camera=None, astrometry=None, photometry=None)
+
+
+def write_config(path: Path, config: PipelineConfig) -> None:
+    """Write what of ``config`` is not the default as a TOML file that ``load_config`` reads."""
+    import tomli_w
+
+    with replacing(path) as partial:
+        partial.write_text(
+            tomli_w.dumps(config.model_dump(mode="json", exclude_defaults=True, exclude_none=True))
+        )
 
 
 def load_settings(
     path: Path | None, *, camera: str | None, astrometry: str | None, photometry: str | None
 ) -> PipelineConfig:
-    """Return the configuration of ``path``, with what else is given (a command's options) in place of its own.
+    """Return the configuration of ``path``, what else is given (by a command) in place of its own.
 
     Raises ConfigError, also where neither names a camera.
     """
@@ -254,13 +267,18 @@ def load_settings(
     if camera is not None:
         values["camera"] = camera
     if "camera" not in values:
-        raise ConfigError("no camera: name one with --camera, or in the settings as camera = \"NAME\"")
+        raise ConfigError('no camera: name one with --camera, or in the settings as camera = "NAME"')
     if isinstance(values["camera"], str):
         values["camera"] = load_camera(values["camera"]).model_dump()
     given = {"astrometry": astrometry, "photometry": photometry}
     catalogues = values.get("catalogues", {})
     if not isinstance(catalogues, dict):
         raise ConfigError(f"{path}: catalogues: expected a table, found {catalogues!r:.60}")
+    if path is not None:  # a folder beside the settings
+        catalogues = {
+            name: str(path.parent / spec) if (path.parent / str(spec)).exists() else spec
+            for name, spec in catalogues.items()
+        }
     values["catalogues"] = catalogues | {name: spec for name, spec in given.items() if spec is not None}
     return _parse(PipelineConfig, values, str(path or "settings"))
 
