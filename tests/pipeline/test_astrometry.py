@@ -27,6 +27,7 @@ AST3 = (10654, 14206)  # (ny, nx)
 SCALE = 0.41  # arcsec
 MJD = 60310.0  # 2024.0
 FWHM = 5.0  # pixels: 2″
+SLOW = pytest.mark.slow
 
 
 def camera_wcs(shape, ra, dec, *, scale, rotation, parity, distortion):
@@ -194,7 +195,7 @@ def test_any_rotation_and_either_parity_are_found(rotation, parity):
     assert frame.steps[-1].decision["parity"] == parity
 
 
-@pytest.mark.parametrize("off", [0.0, 2.0, 3.9])
+@pytest.mark.parametrize("off", [0.0, pytest.param(2.0, marks=SLOW), pytest.param(3.9, marks=SLOW)])
 def test_a_pointing_degrees_off_is_found(off):
     field = Field(6, shape=(2048, 2048), scale=1.5, distortion=3.0, density=500, radius=9.0, off=off)
     started = time.perf_counter()

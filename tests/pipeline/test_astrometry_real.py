@@ -115,7 +115,7 @@ def test_stars_stay_in_place_from_frame_to_frame(solved):
         tree = cKDTree(unit_vectors(other_ra, other_dec))
         distance, row = tree.query(unit_vectors(ra, dec), distance_upper_bound=np.radians(5.164 / 3600))
         near = np.isfinite(distance)
-        assert near.sum() >= 30
+        assert near.sum() >= 20  # the last frame shows half of the first one's field
         cos = np.cos(np.radians(dec[near]))
         apart = [(other_ra[row[near]] - ra[near]) * cos, other_dec[row[near]] - dec[near]]
         scatter.append([1.4826 * np.median(np.abs(d - np.median(d))) * 3600 / 5.164 for d in apart])
