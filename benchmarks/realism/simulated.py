@@ -30,7 +30,7 @@ STAMP = 63
 EXPOSURE_TIME = 30.0
 BANDS = {1: "g", 2: "r", 3: "i"}
 N_TEMPLATE = 14  # exposures; of ZTF's references 15 or more
-SEEING = 1.45  # arcsec, median of the air alone
+SEEING = {"science": 1.25, "template": 1.6}  # arcsec, median of the air alone: as the real stars are wide
 SEEING_SPREAD = 0.28  # rms of its logarithm
 EXTINCTION = {"g": 0.2, "r": 0.12, "i": 0.08}
 
@@ -48,11 +48,11 @@ def field(alert: RealAlert, scene: Scene, background: float, science_sky: float,
     telescope = load_telescope("ztf", CHIP)
     band = BANDS[alert.record["fid"]]
     rng = np.random.default_rng(seed)
-    science, truth = exposed(telescope, scene, alert, band, science_sky, rng)
+    science, truth = exposed(telescope, scene, alert, band, science_sky, rng, SEEING["science"])
     science += background - science_sky
     total, weight = np.zeros(CHIP), np.zeros(CHIP)
     for _ in range(N_TEMPLATE):
-        frame, other = exposed(telescope, scene, alert, band, background, rng)
+        frame, other = exposed(telescope, scene, alert, band, background, rng, SEEING["template"])
         moved, inside = resampled(frame, other, truth)
         total += np.where(inside, moved, 0)
         weight += inside
@@ -67,13 +67,14 @@ def exposed(
     band: str,
     background: float,
     rng: np.random.Generator,
+    seeing: float,
 ) -> tuple[np.ndarray, FrameTruth]:
     """Return a detrended frame (ADU) of ``scene`` and its truth."""
     camera = telescope.detector.camera
     electrons = background * camera.gain
     per_arcsec2 = electrons / EXPOSURE_TIME / camera.pixel_scale**2
     conditions = Conditions(
-        seeing_fwhm=float(SEEING * np.exp(SEEING_SPREAD * rng.standard_normal())),
+        seeing_fwhm=float(seeing * np.exp(SEEING_SPREAD * rng.standard_normal())),
         sky_brightness=telescope.zero_point(band) - 2.5 * np.log10(per_arcsec2),
         extinction=EXTINCTION[band],
         jitter=0.15,
