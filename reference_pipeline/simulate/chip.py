@@ -107,7 +107,7 @@ def response(detector: Detector, band: str, rows: slice) -> NDArray[np.float32]:
 
 
 def dark_rate(detector: Detector, rows: slice) -> NDArray[np.float32]:
-    """Return the dark current of ``rows`` (electrons per second): level, glow of the amplifier, hot pixels."""
+    """Return the dark current of ``rows`` (electrons per second): level, the amplifier's glow, hot pixels."""
     ny, nx = detector.shape
     y, x = np.arange(rows.start, rows.stop)[:, None] / ny, np.arange(nx)[None, :] / nx
     glow = np.exp(-8 * y).astype(np.float32) * np.exp(-8 * x).astype(np.float32)
@@ -190,7 +190,7 @@ def _median_illumination(detector: Detector, band: str) -> float:
 def _shadow(
     grain: tuple[float, float, float, float], y: NDArray[np.int64], x: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """What the ring that a grain far above the chip casts lets through, at the crossings of ``y`` and ``x``."""
+    """What the ring that a grain far above the chip casts lets through, where ``y`` and ``x`` cross."""
     x_grain, y_grain, radius, depth = grain
     r = np.hypot(y[:, None] - y_grain, x[None, :] - x_grain) / radius
     r = np.minimum(r, 2)

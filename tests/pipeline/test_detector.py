@@ -220,7 +220,9 @@ def test_particles_come_at_the_rate_and_leave_the_charge_of_their_path():
     rng = np.random.default_rng(1)
     y, x, electrons = cosmic_rays(chip_, 100.0, rng)
     assert len(set(zip(y.tolist(), x.tolist()))) == len(y)
-    assert (y.max() < SHAPE[0]) and (x.max() < SHAPE[1]) and (electrons > 0).all()
+    assert y.max() < SHAPE[0]
+    assert x.max() < SHAPE[1]
+    assert (electrons > 0).all()
     # no track is shorter than the chip is thick, most are a few times as long
     assert events * chip_.thickness * ELECTRONS_PER_MICROMETRE < electrons.sum()
     assert electrons.sum() < 10 * events * chip_.thickness * ELECTRONS_PER_MICROMETRE
