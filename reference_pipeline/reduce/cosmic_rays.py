@@ -59,7 +59,7 @@ def flag_cosmic_rays(frame: Frame, *, config: CosmicRays) -> Frame:
 def tiles(
     shape: tuple[int, int], size: int, overlap: int
 ) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]]:
-    """Yield windows that cover an array: (window, part of the window that counts, where that part belongs)."""
+    """Yield windows that cover an array: (window, its part that counts, where that belongs)."""
     ny, nx = shape
     for top in range(0, ny, size):
         for left in range(0, nx, size):
