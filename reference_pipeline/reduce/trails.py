@@ -159,7 +159,7 @@ def _cells(
     )
     used = cells[weight > 0]
     spread = max(1.4826 * float(np.median(np.abs(used))), 1e-3) if used.size else 1.0
-    return np.clip(cells / np.float32(spread), -_BOUND, _BOUND) * weight, weight
+    return (np.clip(cells / spread, -_BOUND, _BOUND) * weight).astype(np.float32), weight
 
 
 def _best_line(cells: Floats, weight: Floats, config: Trails) -> NDArray[np.float64] | None:
@@ -205,8 +205,7 @@ def _measure(
 ) -> tuple[Trail | None, NDArray[np.float64]]:
     """Look at a line in full resolution: the trail, if it is one; and where it runs, in cells."""
     ny, nx = frame.shape
-    ends = (line + 0.5) * size - 0.5
-    ends = _clipped(ends, frame.shape)
+    ends = _clipped((line + 0.5) * size - 0.5, frame.shape)
     if ends is None:
         return None, line
     length = float(np.hypot(*(ends[1] - ends[0])))
