@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -265,9 +266,25 @@ def default_workers(paths: list[Path]) -> int:
     return max(1, min(os.cpu_count() or 1, room, len(paths)))
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    """Spawned, not forked: numerical libraries keep threads, which a fork would lose."""
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of ``workers`` processes that do not fight each other for the cores.
+
+    Spawned, not forked: numerical libraries keep threads, which a fork would lose. Where there are several,
+    each has one thread for linear algebra, which a library reads once, from its process's environment.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if workers > 1 else ()
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            yield pool
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _merged(reports: list[FrameReport], later: list[FrameReport]) -> list[FrameReport]:

@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 from multiscale.atomic import replacing
 
 from ..catalogues.sphere import separation
-from ..config import Config, Site, load_toml
+from ..config import Catalogues, Config, PipelineConfig, Site, load_toml, write_config
 from ..errors import ConfigError
 from ..frame import Exposure
 from .atmosphere import Conditions
@@ -40,6 +40,8 @@ from .telescope import Telescope, load_telescope
 from .truth import write_truth
 
 Floats = NDArray[np.float64]
+
+_CATALOGUES = Catalogues(astrometry="catalogues/gaia", photometry="catalogues/ps1")  # beside reduce.toml
 
 _PLAN, _FRAME, _ASTEROIDS = 100, 101, 102  # random streams
 
@@ -196,7 +198,9 @@ def simulate_night(
     workers: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> NightSummary:
-    """Write a night to ``out``: raw/, truth/, catalogues/ and survey.json; every file whole or not at all.
+    """Write a night to ``out``: raw/, truth/, catalogues/, survey.json, and reduce.toml to reduce it with.
+
+    Every file appears whole or not at all.
 
     ``progress`` is told the id of every frame written. Raises ConfigError as :func:`plan_night` does, and if
     ``out`` already holds a night.
@@ -224,6 +228,8 @@ def simulate_night(
         {**asdict(p.exposure), "rotation": p.rotation,
          "conditions": p.conditions and p.conditions.model_dump()} for p in plan
     ]}  # fmt: skip
+    camera = telescope_of(config).detector.camera
+    write_config(out / "reduce.toml", PipelineConfig(camera=camera, catalogues=_CATALOGUES))
     with replacing(out / "survey.json") as partial:
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     kinds = [p.exposure.kind for p in plan]
