@@ -64,7 +64,7 @@ class Camera(Config):
     overscan: str | None = None
     trim: str | None = None
     sections_from_header: bool = False  # BIASSEC and TRIMSEC of each file instead
-    dark_current: float = Field(default=0.0, ge=0)  # electrons per second and pixel, for the variance
+    dark_current: float = Field(default=0.0, ge=0)  # electrons per second and pixel; for the simulation
     keywords: Keywords = Keywords()
     kinds: dict[str, FrameKind] = {}  # what the header calls it -> what it is; case does not count
     bands: dict[str, str] = {}  # what the header calls it -> band of the reference catalogue
@@ -98,7 +98,7 @@ class CosmicRays(Config):
 
     sigma: float = Field(default=5.0, gt=0)  # of the Laplacian, L.A.Cosmic's sigclip
     neighbour: float = Field(default=0.2, gt=0, le=1)  # sigfrac: neighbours count from this fraction of sigma
-    contrast: float = Field(default=15.0, gt=0)  # objlim: Laplacian against fine structure, below it is a star
+    contrast: float = Field(default=15.0, gt=0)  # objlim: Laplacian over fine structure, below it is a star
     iterations: int = Field(default=4, ge=1)
     tile: int = Field(default=2048, ge=64)  # pixels, side of what is searched at a time
     overlap: int = Field(default=32, ge=8)  # pixels

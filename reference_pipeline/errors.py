@@ -13,9 +13,65 @@
         └── PhotometryError    no zero point or PSF can be trusted
 
 A FrameError names the frame, the stage and a ``reason``: one word that reports and databases count by.
+Every reason is in REASONS, or in REJECTIONS where it is of a calibration frame that no master is made of.
 """
 
 from __future__ import annotations
+
+REASONS: dict[str, str] = {  # word -> what it means, and what can be done
+    "unreadable": "The system does not give the file: permissions, or a disk.",
+    "not-fits": "The file does not begin as FITS does, or astropy cannot read it.",
+    "truncated": "The file ends before the data that its header announces. Copy it again.",
+    "no-image": "No extension holds an image of two axes.",
+    "shape": "The image, or a master, is not of the camera's shape. Is it of this camera, unbinned? "
+    "`raw_shape` and the sections say what is expected.",
+    "section": "`trim`, `overscan`, TRIMSEC or BIASSEC is not written [x1:x2,y1:y2], or lies outside.",
+    "keyword-missing": "The header has none of the keywords named. Add this camera's to `[keywords]`.",
+    "keyword-value": "A keyword is there and its value is not understood; for a kind of frame, add it to "
+    "`[kinds]`.",
+    "kind": "The header says another kind of frame than the caller expected.",
+    "not-a-master": "The file is not a master written by this pipeline.",
+    "not-a-product": "The file is not a calibrated frame written by this pipeline.",
+    "not-a-truth": "The file is not the truth of a simulated frame.",
+    "twice": "Two masters of one kind and band were given.",
+    "no-frames": "Of all the calibration frames of a kind, none could be used; the message says why.",
+    "overscan": "The overscan does not run along the whole imaging area.",
+    "no-master": "`calibrate.required` names a master that the night does not have.",
+    "all-invalid": "Too many pixels are not finite (`calibrate.max_invalid`).",
+    "saturated": "Too many pixels are saturated (`calibrate.max_saturated`): twilight, a lamp.",
+    "no-pixels": "No pixel is left that can be used, or too few.",
+    "no-stars": "Too few stars: clouds, a closed dome, bad focus, a small field. `sources.min_stars` and "
+    "`sources.star_min_snr` decide for the frame, four sources are the least for astrometry.",
+    "no-pointing": "The header has no approximate RA and Dec. Add their keywords to `[keywords]`.",
+    "no-reference-stars": "The catalogue has no stars here, or none with a magnitude in the band: another "
+    "catalogue, or `photometry.reference_band`.",
+    "no-match": "No position within `astrometry.search_radius` fits the stars, or the best could be chance. "
+    "Check pointing, `pixel_scale` (within `scale_tolerance`) and `parity`; a small field needs a deeper "
+    "catalogue.",
+    "bad-residuals": "A position was found, but the stars do not agree with one plate "
+    "(`astrometry.max_scatter`): wrong stars, trailed images.",
+    "no-sources": "A stage was called before find_sources.",
+    "no-wcs": "A stage was called before the astrometry.",
+    "no-band": "The header names no band. Set `default_band` of the camera or `photometry.reference_band`.",
+    "too-few-matches": "Too few stars have a counterpart in the photometric catalogue "
+    "(`photometry.min_matches`, `photometry.match_radius`).",
+    "bad-scatter": "The stars do not agree on a zero point (`photometry.max_scatter`): patchy cloud, or the "
+    "wrong band.",
+    "no-zero-point": "A stage was called before the photometry.",
+    "too-few-psf-stars": "Too few good stars away from the edges for a PSF (`psf.min_stars`). The frame "
+    "stays calibrated.",
+    "no-psf": "PSF photometry was called before fit_psf.",
+}
+
+REJECTIONS: dict[str, str] = {  # of calibration frames, beside the reasons above
+    "no-exposure-time": "A dark of 0 s.",
+    "too-faint": "The flat's median is below `calibrate.flat_min` of saturation.",
+    "too-bright": "The flat's median is above `calibrate.flat_max` of saturation.",
+    "gradient": "The flat differs from the median of all by a slope (`calibrate.flat_gradient`).",
+    "structure": "The flat differs from the median of all in many blocks (`calibrate.flat_structure`): star "
+    "trails, clouds.",
+    "band": "The flat is of another band.",
+}
 
 
 class PipelineError(Exception):
