@@ -118,7 +118,7 @@ class Frame:
     variance: NDArray[np.float32]  # electrons², (ny, nx)
     mask: NDArray[np.uint16]  # MaskBit, (ny, nx)
     gain: float = 1.0  # what electrons were made with: electrons per ADU
-    wcs: WCS | None = None
+    wcs: WCS | None = None  # until astrometry has run: what the header claims, where it claims anything
     psf: Psf | None = None
     zero_point: ZeroPoint | None = None
     background: NDArray[np.float32] | None = None  # electrons, (ny, nx); not subtracted from data

@@ -23,8 +23,10 @@ from .frame import Exposure, FrameKind
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
+    from astropy.wcs import WCS
 
 _STAGE = "read"
+_SCALE_TOLERANCE = 0.2  # of the pixel scale, between a header's WCS and the camera's description
 
 
 @dataclass(frozen=True)
@@ -315,3 +317,35 @@ def _section(frame_id: str, text: str, shape: tuple[int, int]) -> tuple[slice, s
         message = f"section {text!r}: expected [x1:x2,y1:y2] within {shape[1]} × {shape[0]} pixels"
         raise FileError(frame_id, _STAGE, "section", message)
     return slice(y1 - 1, y2), slice(x1 - 1, x2)
+
+
+def claimed_wcs(header: Header, imaging: tuple[slice, slice], camera: Camera) -> tuple[WCS | None, str]:
+    """Return the WCS that ``header`` claims for the ``imaging`` area, and "header"; or None, and why not.
+
+    Nobody has compared it with stars: some program's solution, a mount's guess, or another frame's. It is
+    passed on only if it is of a celestial sphere and its pixels are within 20 % of the camera's.
+    """
+    from astropy.wcs import WCS, NoConvergence, WcsError
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    if not any(name.startswith("CTYPE") for name in header):
+        return None, "none"
+    if any(name.startswith(("CPDIS", "D2IMDIS")) for name in header):
+        return None, "distortion tables are not read"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old keywords, which are read nevertheless
+            whole = WCS(header)
+            if not whole.has_celestial:
+                return None, "not celestial"
+            wcs = whole.celestial.slice(imaging)
+            ny, nx = (area.stop - area.start for area in imaging)
+            center = np.array(wcs.all_pix2world((nx - 1) / 2.0, (ny - 1) / 2.0, 0))
+            sizes = 3600.0 * proj_plane_pixel_scales(wcs)
+    except (WcsError, NoConvergence, ValueError, KeyError, TypeError) as error:
+        return None, f"unreadable: {type(error).__name__}"
+    if not (np.isfinite(center).all() and np.isfinite(sizes).all()):
+        return None, "not finite"
+    if np.abs(np.log(sizes / camera.pixel_scale)).max() > np.log1p(_SCALE_TOLERANCE):
+        return None, f"pixel scale {sizes.max():.4g}"
+    return wcs, "header"

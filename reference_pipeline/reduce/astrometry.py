@@ -1,9 +1,10 @@
 """Where each pixel is on the sky: find the field, then fit TAN-SIP to the catalogue.
 
-The field is found by :mod:`.matching`, without a binary and without a network, or by Astrometry.net's
-``solve-field``. What follows is the same: the sources are matched with the catalogue's stars at the epoch of
-the exposure, and polynomials of order 1 to 4 are fitted by weighted least squares with clipping; the order is
-the lowest that predicts stars left out of the fit as well as the best does.
+Where the header claims a WCS and the stars bear it out, the field is found. Otherwise it is by
+:mod:`.matching`, without a binary and without a network, or by Astrometry.net's ``solve-field``. What
+follows is the same: the sources are matched with the catalogue's stars at the epoch of the exposure, and
+polynomials of order 1 to 4 are fitted by weighted least squares with clipping; the order is the lowest that
+predicts stars left out of the fit as well as the best does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 from astropy.io import fits
@@ -28,11 +29,22 @@ from ..catalogues.stars import ReferenceCatalogue, ReferenceStars
 from ..config import Astrometry
 from ..errors import AstrometryError, ConfigError, CoverageError
 from ..frame import Decision, Exposure, Frame
-from .matching import MAX_LOG10_CHANCE, Candidate, Rows, matches, search, sweep_order, verify
-from .plate import Floats, Plate, fit_plate, plate_from_wcs, standard_coordinates
+from .matching import (
+    MAX_LOG10_CHANCE,
+    Candidate,
+    Rows,
+    matches,
+    search,
+    sweep_order,
+    verify,
+    verify_as_given,
+)
+from .plate import Floats, Plate, fit_plate, plate_from_wcs, plate_like, standard_coordinates, stiff_fit
 
 STAGE = "astrometry"
 MIN_STARS = 4  # three fix a plate, the fourth says whether it is right
+MIN_STARS_GIVEN = 3  # where the header gives the plate: its shape is kept, and only moved
+MIN_STARS_REFITTED = 6  # from here on a plate that the header gives is fitted anew
 N_SEARCHED = 2000  # sources that the search looks at, the brightest evenly over the frame
 N_FOLDS = 5
 GAUSSIAN_FWHM = 2.3548
@@ -61,6 +73,7 @@ class Solution:
     rows: Rows  # of Stars
     reference: Rows  # of the catalogue's stars, the same length
     floor: float  # pixels: what the residuals have beside photon noise, per axis
+    n_first: int  # pairs that the plate had before it was fitted, of the sources that were fitted
 
 
 def solve(
@@ -73,9 +86,10 @@ def solve(
 ) -> Frame:
     """Return ``frame`` with ``wcs`` filled in: TAN, or TAN-SIP of order 2 to 4.
 
-    ``frame.sources`` must be there; ``pixel_scale`` (arcsec) and ``parity`` are the camera's. The pointing of
-    the exposure may be off by ``config.search_radius``, rotation and (with ``parity`` None) handedness are
-    found. The decision holds residuals against the catalogue in mas: median and MAD-scatter along RA and
+    ``frame.sources`` must be there; ``pixel_scale`` (arcsec) and ``parity`` are the camera's. ``frame.wcs``
+    is tried first, where the header claims one; three stars may confirm it. Otherwise the pointing of the
+    exposure may be off by ``config.search_radius``, rotation and (with ``parity`` None) handedness are found.
+    The decision holds residuals against the catalogue in mas: median and MAD-scatter along RA and
     Dec, of all stars and of those with S/N above 20 and 100.
 
     Raises AstrometryError: no-stars, no-pointing, no-reference-stars, no-match (also where a match could be
@@ -84,18 +98,25 @@ def solve(
     started = time.perf_counter()
     config = config or Astrometry()
     stars = _stars(frame, config)
-    if frame.exposure.ra is None or frame.exposure.dec is None:
+    given = _by_header(frame, stars, catalogue, pixel_scale, config)
+    if given is not None:
+        found, reference = given
+    elif frame.exposure.ra is None or frame.exposure.dec is None:
         raise AstrometryError(
             frame.id, STAGE, "no-pointing", "no approximate RA and Dec; check the camera's keywords"
         )
-    if config.solver == "solve-field":
+    elif config.solver == "solve-field":
         found, reference = _by_solve_field(frame, stars, catalogue, pixel_scale, config)
     else:
         parities = {"normal": (-1,), "flipped": (1,), None: (-1, 1)}[parity]
         found, reference = _by_search(frame, stars, catalogue, pixel_scale, parities, config)
-    solution = refine(stars, reference, found.plate, frame.shape, config=config)
-    decision = _decision(frame, stars, reference, found, solution, config)
-    _check(frame, solution, found, config)
+    if given is not None and len(found.rows) < MIN_STARS_REFITTED:
+        solution, n_least = moved(stars, reference, found), MIN_STARS_GIVEN
+    else:
+        solution, n_least = refine(stars, reference, found.plate, frame.shape, config=config), MIN_STARS
+    start = "search" if given is None else "header"
+    decision = {"start": start} | _decision(frame, stars, reference, found, solution, config)
+    _check(frame, solution, found, config, n_least)
     return frame.after(STAGE, started, decision, wcs=solution.plate.wcs(frame.shape))
 
 
@@ -163,6 +184,40 @@ def _searched(stars: Stars, shape: tuple[int, int]) -> Rows:
     ny, nx = shape
     cells = (np.floor(stars.y * 8 / ny) * 64 + np.floor(stars.x * 8 / nx)).astype(np.intp)
     return sweep_order(cells, stars.flux)[0][:N_SEARCHED]
+
+
+def _by_header(
+    frame: Frame, stars: Stars, catalogue: ReferenceCatalogue, pixel_scale: float, config: Astrometry
+) -> tuple[Candidate, ReferenceStars] | None:
+    """The plate that the header claims, where enough stars agree; None, and a search follows, where not."""
+    if frame.wcs is None:
+        return None
+    plate = plate_like(frame.wcs, frame.shape)
+    half = 0.5 * float(np.hypot(*frame.shape)) * plate.pixel_scale / 3600.0
+    try:
+        reference = catalogue.cone(plate.ra0, plate.dec0, 1.1 * half).at_epoch(julian_year(frame.exposure))
+    except CoverageError:  # a claim like any other that the stars do not bear out
+        return None
+    if len(reference) < MIN_STARS_GIVEN:
+        return None
+    vectors = unit_vectors(reference.ra, reference.dec)
+    tree = cKDTree(vectors)
+    found = verify_as_given(
+        plate, stars.x, stars.y, stars.flux, vectors, tree, shape=frame.shape,
+        tolerance=config.match_tolerance,
+    )  # fmt: skip
+    if _is_proven(found, MIN_STARS_GIVEN):
+        return found, reference
+    # many stars allow it to be off by 1 % of the frame
+    found = verify(
+        plate, stars.x, stars.y, vectors, tree, shape=frame.shape, pixel_scale=pixel_scale,
+        scale_tolerance=config.scale_tolerance, n_turns=2, tolerance=config.match_tolerance,
+    )  # fmt: skip
+    return (found, reference) if _is_proven(found, MIN_STARS_REFITTED) else None
+
+
+def _is_proven(found: Candidate | None, n_least: int) -> TypeGuard[Candidate]:
+    return found is not None and len(found.rows) >= n_least and found.log10_chance < MAX_LOG10_CHANCE
 
 
 def _by_search(
@@ -298,7 +353,8 @@ def refine(
     ny, nx = shape
     wide = min(np.sqrt(0.05 * nx * ny / (np.pi * len(usable))), 0.01 * np.hypot(nx, ny))
     radius = max(float(wide), config.match_tolerance)
-    solution = Solution(plate, every[:0], every[:0], 0.0)
+    n_first = len(matches(plate, stars.x[usable], stars.y[usable], tree, config.match_tolerance)[0])
+    solution = Solution(plate, every[:0], every[:0], 0.0, n_first)
     for turn in range(8):
         rows, star = matches(solution.plate, stars.x[usable], stars.y[usable], tree, radius)
         rows = usable[rows]
@@ -308,7 +364,7 @@ def refine(
             x, y, vectors[star], error, order=order, near=solution.plate, clip=config.clip
         )
         same = np.array_equal(rows[keep], solution.rows) and order == solution.plate.order
-        solution = Solution(refitted, rows[keep], star[keep], floor)
+        solution = Solution(refitted, rows[keep], star[keep], floor, n_first)
         # a pair further apart than five times the usual is no pair; faint stars need the photon noise too
         usual = np.hypot(floor, float(np.median(error)))
         # but not before the plate has reached the corners
@@ -319,6 +375,20 @@ def refine(
         elif same or turn >= 4:
             radius = float(np.clip(6.0 * usual, 0.5, 0.99 * config.match_tolerance))
     return solution
+
+
+def moved(stars: Stars, reference: ReferenceStars, found: Candidate) -> Solution:
+    """Return the plate that was found, its shape kept, moved to the few stars that it matched."""
+    rows, star = found.rows, found.reference
+    x, y, error = stars.x[rows], stars.y[rows], stars.error[rows]
+    vectors = unit_vectors(reference.ra[star], reference.dec[star])
+    floor, plate = 0.5, found.plate
+    for _ in range(5):
+        plate = stiff_fit(x, y, vectors, 1.0 / (error**2 + floor**2), near=found.plate)
+        residual = pixel_residuals(plate, x, y, vectors)
+        n_numbers, n_fitted = 2 * len(x), 2 if len(x) < MIN_STARS else 4
+        floor = _floor(residual * np.sqrt(n_numbers / (n_numbers - n_fitted)), error)
+    return Solution(plate, rows, star, floor, len(rows))
 
 
 def clipped_fit(
@@ -402,7 +472,7 @@ def choose_order(
     return orders[-1]
 
 
-def _check(frame: Frame, solution: Solution, found: Candidate, config: Astrometry) -> None:
+def _check(frame: Frame, solution: Solution, found: Candidate, config: Astrometry, n_least: int) -> None:
     """Raises AstrometryError where the solution cannot be trusted."""
     if found.log10_chance > MAX_LOG10_CHANCE:
         raise AstrometryError(
@@ -410,8 +480,9 @@ def _check(frame: Frame, solution: Solution, found: Candidate, config: Astrometr
             f"{len(found.rows)} of {found.n_expected} stars match, which chance does with probability "
             f"1e{found.log10_chance:.1f}; at most 1e{MAX_LOG10_CHANCE:g} is believed",
         )  # fmt: skip
-    n_left, n_found = len(solution.rows), len(found.rows)
-    if n_left < max(MIN_STARS, 0.5 * n_found):
+    # Of the same sources: a fit may have left out flagged ones, in a crowded frame the half of all.
+    n_left, n_found = len(solution.rows), solution.n_first
+    if n_left < max(n_least, 0.5 * n_found):
         raise AstrometryError(
             frame.id, STAGE, "bad-residuals", f"of {n_found} matched stars only {n_left} agree with one plate"
         )
@@ -433,9 +504,8 @@ def _decision(
 ) -> dict[str, Decision]:
     plate = solution.plate
     linear = plate.linear
-    pointing = separation(
-        plate.ra0, plate.dec0, float(frame.exposure.ra or 0), float(frame.exposure.dec or 0)
-    )
+    ra, dec = frame.exposure.ra, frame.exposure.dec
+    pointing = None if ra is None or dec is None else float(separation(plate.ra0, plate.dec0, ra, dec))
     decision: dict[str, Decision] = {
         "solver": config.solver,
         "catalogue": reference.source,
@@ -446,7 +516,7 @@ def _decision(
         "pixel_scale": plate.pixel_scale,
         "rotation": float(np.degrees(np.arctan2(linear[0, 1], linear[1, 1]))),
         "parity": "normal" if np.linalg.det(linear) < 0 else "flipped",
-        "pointing_error": float(pointing),
+        "pointing_error": pointing,
         "floor_pixels": solution.floor,
     }
     rows, star = solution.rows, solution.reference

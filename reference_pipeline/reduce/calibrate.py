@@ -21,7 +21,7 @@ from scipy import ndimage
 from ..config import Calibrate, Camera
 from ..errors import CalibrationError, PixelError
 from ..frame import Decision, Frame, MaskBit
-from ..raw import Areas, RawFrame, areas, header_number
+from ..raw import Areas, RawFrame, areas, claimed_wcs, header_number
 from .masters import Floats, Master, Masters, overscan_level
 
 __all__ = ["Masters", "calibrate"]
@@ -31,7 +31,7 @@ _STRIP = 256  # rows at a time
 
 
 def calibrate(raw: RawFrame, masters: Masters, *, camera: Camera, config: Calibrate) -> Frame:
-    """Return the imaging area of ``raw`` in electrons, with variance and mask.
+    """Return the imaging area of ``raw`` in electrons, with variance and mask, and the WCS its header claims.
 
     Masters that are not there are left out, and the record of the step says so. Raises CalibrationError
     ("no-master", "shape", "overscan") and PixelError ("all-invalid", "saturated").
@@ -83,13 +83,15 @@ def calibrate(raw: RawFrame, masters: Masters, *, camera: Camera, config: Calibr
         list(pool.map(strip, range(0, len(data), _STRIP)))
     decision = _judge(raw.id, mask, camera, config)
     _grow_saturation(mask, config)
+    wcs, claim = claimed_wcs(raw.header, where.imaging, camera)
     decision |= {
         "overscan": config.overscan if where.overscan else "none",
         **{kind: _name(m) for kind, m in (("bias", bias), ("dark", dark), ("flat", flat))},
         "gain": gain,
         "read_noise": read_noise,
+        "wcs": claim,
     }
-    frame = Frame(exposure=raw.exposure, data=data, variance=variance, mask=mask, gain=gain)
+    frame = Frame(exposure=raw.exposure, data=data, variance=variance, mask=mask, gain=gain, wcs=wcs)
     return frame.after("calibrate", started, decision)
 
 

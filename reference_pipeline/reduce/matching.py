@@ -28,6 +28,7 @@ MIN_RATIO = 0.1  # flatter triangles say little
 N_NEIGHBOURS = 10  # triangles are made of a star and two of these
 N_VERIFIED = 40  # turns looked at closely, those with the most votes
 MAX_TRIANGLE_PAIRS = 1.0e9  # compared in one attempt: about 1 s; deeper attempts wait for a smaller cone
+DEPTHS = (None, 10, 3)  # sources for each catalogue star, when a plate is given; None: all
 MAX_LOG10_CHANCE = -9.0  # one wrong field in a billion
 
 
@@ -244,6 +245,42 @@ def verify(
     p = -np.expm1(-np.pi * tolerance**2 * len(x) / (nx * ny))
     log10_chance = binom.logsf(len(rows) - spent - 1, n_expected - spent, p) / np.log(10.0)
     return Candidate(plate, rows, star, n_expected, float(log10_chance + np.log10(max(n_turns, 1))))
+
+
+def verify_as_given(
+    plate: Plate,
+    x: Floats,
+    y: Floats,
+    brightness: Floats,
+    reference: Floats,
+    tree: cKDTree,
+    *,
+    shape: tuple[int, int],
+    tolerance: float,
+) -> Candidate | None:
+    """Return ``plate`` as it is, with the probability that its matches are chance; None without any.
+
+    No parameter was fitted and no turn tried, so that m of N stars matched by chance with probability
+    P(at least m of N), binomial, p as in :func:`verify`. Where the catalogue is shallow its stars are the
+    brightest of the frame: fewer sources, the brightest N · d, make p smaller. The best of the depths d
+    counts, times the number of depths.
+    """
+    ny, nx = shape
+    px, py = plate.pixels(reference[_cap(reference, plate, shape)])
+    n_inside = int(((px > -0.5) & (px < nx - 0.5) & (py > -0.5) & (py < ny - 0.5)).sum())
+    by_brightness = np.argsort(-brightness, kind="stable")
+    best: Candidate | None = None
+    for depth in DEPTHS:
+        among = by_brightness if depth is None else by_brightness[: depth * n_inside]
+        rows, star = matches(plate, x[among], y[among], tree, tolerance)
+        if len(rows) == 0:
+            continue
+        n_expected = max(n_inside, len(rows))
+        p = -np.expm1(-np.pi * tolerance**2 * len(among) / (nx * ny))
+        chance = float(binom.logsf(len(rows) - 1, n_expected, p) / np.log(10.0) + np.log10(len(DEPTHS)))
+        if best is None or chance < best.log10_chance:
+            best = Candidate(plate, among[rows], star, n_expected, chance)
+    return best
 
 
 def matches(plate: Plate, x: Floats, y: Floats, tree: cKDTree, radius: float) -> tuple[Rows, Rows]:

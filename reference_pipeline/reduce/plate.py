@@ -185,12 +185,60 @@ def fit_plate(x: Floats, y: Floats, vectors: Floats, weights: Floats, *, order: 
     return Plate(ra0, dec0, near.x0, near.y0, near.h, solution[:, 1:])
 
 
+def stiff_fit(x: Floats, y: Floats, vectors: Floats, weights: Floats, *, near: Plate) -> Plate:
+    """Return ``near`` moved to few stars: two or three shift it; four or more turn and scale it as well.
+
+    Its shape stays, distortion included. Weighted linear least squares of ξ + iη on the plane of ``near``,
+    ξ' + iη' = a (ξ + iη) + b, a = 1 for fewer than four stars.
+    """
+    given = near.plane(x, y)
+    wanted = standard_coordinates(vectors, near.ra0, near.dec0)
+    z, w = given[0] + 1j * given[1], wanted[0] + 1j * wanted[1]
+    root = np.sqrt(weights)
+    if len(x) < 4:
+        a, b = 1.0 + 0.0j, np.average(w - z, weights=weights)
+    else:
+        a, b = np.linalg.lstsq(np.stack([z, np.ones_like(z)], axis=1) * root[:, None], w * root, rcond=None)[
+            0
+        ]
+    east, north, out = tangent_basis(near.ra0, near.dec0)
+    ra, dec = directions(np.radians(b.real) * east + np.radians(b.imag) * north + out)
+    turn = np.array([[a.real, -a.imag], [a.imag, a.real]])
+    # east and north at the new tangent point are turned against the old ones by the convergence of meridians
+    here = tangent_basis(float(ra), float(dec))[:2]
+    convergence = here @ np.stack([east, north], axis=1)
+    left, _, right = np.linalg.svd(convergence)
+    return Plate(float(ra), float(dec), near.x0, near.y0, near.h, left @ right @ turn @ near.coefficients)
+
+
+def plate_like(wcs: WCS, shape: tuple[int, int]) -> Plate:
+    """Return the plate of the lowest order that follows ``wcs`` to 0.05 pixels over a frame of ``shape``.
+
+    At most order 5, which is then as near as a plate comes.
+    """
+    ny, nx = shape
+    x, y = (grid.ravel() for grid in np.meshgrid(np.linspace(0, nx - 1, 11), np.linspace(0, ny - 1, 11)))
+    plates = (plate_from_wcs(wcs, shape, order=order) for order in range(1, 6))
+    wanted = unit_vectors(*_sky(wcs, x, y))
+    for plate in plates:
+        apart = np.linalg.norm(plate.vectors(x, y) - wanted, axis=1)
+        if apart.max() < 0.05 * np.radians(plate.pixel_scale / 3600.0):
+            break
+    return plate
+
+
+def _sky(wcs: WCS, x: Any, y: Any) -> tuple[Floats, Floats]:
+    """Right ascension and declination (ICRS, degrees) of pixels, whatever the system of ``wcs``."""
+    sky = wcs.pixel_to_world(x, y).icrs
+    return sky.ra.deg, sky.dec.deg
+
+
 def plate_from_wcs(wcs: WCS, shape: tuple[int, int], *, order: int = 1) -> Plate:
     """Return a plate of ``order`` that agrees with ``wcs`` over a frame of ``shape`` (ny, nx)."""
     ny, nx = shape
     x, y = (grid.ravel() for grid in np.meshgrid(np.linspace(0, nx - 1, 15), np.linspace(0, ny - 1, 15)))
-    ra, dec = wcs.all_pix2world(x, y, 0)
+    ra, dec = _sky(wcs, x, y)
     x0, y0 = (nx - 1) / 2.0, (ny - 1) / 2.0
-    ra0, dec0 = wcs.all_pix2world(x0, y0, 0)
+    ra0, dec0 = _sky(wcs, x0, y0)
     start = Plate(float(ra0), float(dec0), x0, y0, max(shape) / 2.0, np.zeros((2, 2)))
     return fit_plate(x, y, unit_vectors(ra, dec), np.ones_like(x), order=order, near=start)
