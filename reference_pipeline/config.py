@@ -165,7 +165,7 @@ class Photometry(Config):
     linear_from: int = Field(default=25, ge=3)  # stars for a plane instead of a constant
     quadratic_from: int = Field(default=60, ge=6)  # stars for Eq. 3 in full
     clip: float = Field(default=3.0, gt=0)  # sigmas
-    max_scatter: float = Field(default=0.3, gt=0)  # mag, of the stars kept
+    max_scatter: float = Field(default=0.7, gt=0)  # mag, of the stars kept; heavy patchy cloud has 0.5
 
 
 class PsfFit(Config):

@@ -117,7 +117,7 @@ def _science_header(frame: Frame) -> fits.Header:
     header["BUNIT"] = "electron"
     zero_point = frame.zero_point
     if zero_point is not None:
-        header["MAGZP"] = (zero_point.value, "mag of one electron, before the terms ZPC0 to ZPC5")
+        header["MAGZP"] = (zero_point.value, "mag of one electron, without ZPC0 to 5")
         header["MAGZPERR"] = (zero_point.error, "mag")
         header["ZPBAND"] = zero_point.band
         for i, (c, term) in enumerate(zip(zero_point.spatial, ("1", "u", "v", "uv", "u^2", "v^2"))):

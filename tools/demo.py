@@ -1,7 +1,8 @@
-"""The main job: alerts as surveys send them -> multi-scale packets -> validated, pictures, a size table.
+"""The main job: alerts as surveys send them -> multi-scale packets -> validated, pictures, a size table;
+and a simulated night of raw frames -> calibrated ones with a report.
 
-Runs every step through the command `multiscale`, as a user would, and leaves the results in demo/. Uses
-simulated alerts, and the real ones of ../shared/data where that is present.
+Runs every step through the commands `multiscale` and `reference-pipeline`, as a user would, and leaves the
+results in demo/. Uses simulated alerts, and the real ones of ../shared/data where that is present.
 """
 
 import shutil
@@ -20,18 +21,44 @@ REAL = {
 N_SIMULATED = 12
 
 
-def multiscale(*arguments: object, expected: tuple[int, ...] = (0,)) -> str:
-    """Run one command of the package and return what it printed; stop the demo when it fails."""
-    command = [sys.executable, "-m", "multiscale", *map(str, arguments)]
+def run(program: str, *arguments: object, expected: tuple[int, ...] = (0,), is_chatty: bool = False) -> str:
+    """Run one command and return what it printed; stop the demo when it fails.
+
+    ``is_chatty``: what it says of its progress is not shown.
+    """
+    module = program.replace("-", "_")
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     shown = " ".join(str(a).replace(f"{ROOT}/", "").replace(f"{ROOT.parent}/", "../") for a in arguments)
-    print(f"$ multiscale {shown}")
-    if done.stderr:
+    print(f"$ {program} {shown}")
+    if done.stderr and (done.returncode not in expected or not is_chatty):
         print("  " + done.stderr.strip().replace("\n", "\n  "))
     if done.returncode not in expected:
         print(done.stdout)
         sys.exit(f"demo: that command ended with status {done.returncode}, expected {expected}")
     return done.stdout
+
+
+def multiscale(*arguments: object, expected: tuple[int, ...] = (0,)) -> str:
+    """Run the codec's command."""
+    return run("multiscale", *arguments, expected=expected)
+
+
+def pipeline(*arguments: object) -> str:
+    """Run the pipeline's command."""
+    return run("reference-pipeline", *arguments, is_chatty=True)
+
+
+def night() -> None:
+    """Raw frames of a simulated night -> calibrated frames and a report; in demo/night."""
+    folder = OUT / "night"
+    print(pipeline(
+        "simulate", "--survey", "ast3", "--seed", 1, "--size", 1024, "--frames", 6, "--bias", 7, "--flats", 9,
+        "-o", folder,
+    ).strip())  # fmt: skip
+    reduced = folder / "reduced"
+    print(pipeline("reduce", folder / "raw", "--config", folder / "reduce.toml", "-o", reduced).strip())
+    print(f"  the report: {(reduced / 'report.html').relative_to(ROOT)}")
 
 
 def main() -> None:
@@ -92,9 +119,10 @@ def main() -> None:
     )
     (OUT / "sizes.txt").write_text(table)
     print(table)
+    night()
     print(
         f"demo: done in {time.perf_counter() - started:.0f} s; "
-        "look into demo/: pictures, fits, packets, sizes.txt"
+        "look into demo/: pictures, fits, packets, sizes.txt, night/reduced/report.html"
     )
 
 

@@ -28,7 +28,8 @@ def matched(frame: Frame, truth: FrameTruth) -> tuple[np.ndarray, np.ndarray]:
     tree = cKDTree(xy_true)
     xy = np.column_stack([sources["x"], sources["y"]])
     distance, row = tree.query(xy)
-    good = (distance < MATCH) & (np.asarray(sources["flags"]) == 0) & (np.asarray(true["kind"])[row] == STAR)
+    clean = (np.asarray(sources["flags"]) == 0) & (np.asarray(sources["mask"]) == 0)
+    good = (distance < MATCH) & clean & (np.asarray(true["kind"])[row] == STAR)
     rows = np.flatnonzero(good)
     near = tree.query_ball_point(xy_true[row[rows]], ALONE * truth.fwhm)
     alone = [

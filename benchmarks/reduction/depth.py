@@ -1,4 +1,4 @@
-"""How faint a source may be and still be found: injected into a frame, detected by the pipeline's own code."""
+"""How faint a source may be and still be found: injected into a frame, detected by the pipeline's code."""
 
 from __future__ import annotations
 

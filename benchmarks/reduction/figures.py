@@ -105,9 +105,7 @@ def _pearson(frames: list[dict], folder: Path) -> Path:
         f"{np.mean(every > least):.0%} above {least} (paper {share:.0%})"
         for least, share in PAPER_PEARSON.items()
     )
-    axes.set(
-        xlabel="Pearson correlation of magnitudes (Eq. 4)", ylabel="frames", yscale="symlog", title=words
-    )
+    axes.set(xlabel="Pearson correlation of magnitudes (Eq. 4)", ylabel="frames", title=words)
     axes.title.set_fontsize(10)
     axes.legend(title="cloud")
     return _save(figure, folder / "pearson.png")

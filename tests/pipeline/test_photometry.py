@@ -255,7 +255,7 @@ def test_each_trouble_has_its_reason(field):
         (Fixed(replace(stars, magnitudes={"VT": noise["r"]})), "no-reference-stars", "the catalogue has: VT"),
         (Fixed(few), "too-few-matches", "need 5"),
         (Fixed(away), "too-few-matches", "need 5"),
-        (Fixed(replace(stars, magnitudes=noise)), "bad-scatter", "at most 0.3 mag"),
+        (Fixed(replace(stars, magnitudes=noise)), "bad-scatter", "at most 0.7 mag"),
     ]
     for source, reason, words in cases:
         with pytest.raises(PhotometryError, match=words) as caught:
