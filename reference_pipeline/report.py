@@ -80,9 +80,15 @@ class FrameReport(BaseModel):
             **more,
         )
 
+    @property
+    def complaint(self) -> str:
+        """What the quality check says against a frame; empty where it is good, or was not looked at."""
+        decisions = [step.decision for step in self.steps if step.name == "quality"]
+        return "" if not decisions or decisions[-1].get("is_good") else str(decisions[-1].get("verdict", ""))
+
     def line(self) -> str:
         """What a person watching reads of it."""
-        what = f"{self.stage}: {_first_line(self.message)} [{self.reason}]" if self.reason else ""
+        what = f"{self.stage}: {_first_line(self.message)} [{self.reason}]" if self.reason else self.complaint
         return f"{self.file}: {self.status} {what}".rstrip() + f" ({self.seconds:.1f} s)"
 
 
@@ -178,6 +184,8 @@ def _page(night: NightReport) -> str:
 def _row(frame: FrameReport) -> str:
     picture = f'<img alt="" src="data:image/png;base64,{frame.thumbnail}">' if frame.thumbnail else ""
     status = frame.status if not frame.reason else f"{frame.status}: {frame.stage} [{frame.reason}]"
+    if frame.complaint:
+        status += f"<br><small class=rejected>{html.escape(frame.complaint)}</small>"
     if frame.message:
         status += f"<br><small>{html.escape(_first_line(frame.message))}</small>"
     cells = "".join(f"<td>{_number(frame.quality.get(name), digits)}</td>" for _, name, digits in _COLUMNS)
