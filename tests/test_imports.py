@@ -60,3 +60,38 @@ def test_every_import_statement_is_seen(tmp_path):
     path = tmp_path / "a.py"
     path.write_text("import x.y as z, w\ndef f():\n    from benchmarks.speed import g\nfrom . import own\n")
     assert set(imported_packages(path)) == {"x", "w", "benchmarks"}
+
+
+STAGES = ["simulate", "reduce"]  # in the order that data flows; neither needs the other
+
+
+def folders_imported(path):
+    """The folders of reference_pipeline that a file of one of them imports from."""
+    package = path.parent.relative_to(ROOT / "reference_pipeline").parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) + 1 - node.level]
+            parts = (*base, *(node.module or "").split("."))
+            names = [parts[0]] if parts[0] else [alias.name for alias in node.names]
+            yield from (name for name in names if name in STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_simulation_and_reduction_do_not_know_each_other(stage):
+    files = sorted((ROOT / "reference_pipeline" / stage).rglob("*.py"))
+    assert files
+    for path in files:
+        assert set(folders_imported(path)) <= {stage}, path.name
+
+
+def test_what_stages_share_imports_none_of_them():
+    shared = [*(ROOT / "reference_pipeline" / "catalogues").glob("*.py")]
+    shared += [
+        ROOT / "reference_pipeline" / f"{name}.py" for name in ("frame", "config", "errors", "raw", "psf")
+    ]
+    for path in shared:
+        assert not set(folders_imported(path)), path.name
+
+
+def test_an_import_of_another_stage_would_be_seen():
+    assert set(folders_imported(ROOT / "reference_pipeline" / "run.py")) == {"reduce"}
