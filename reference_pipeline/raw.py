@@ -332,6 +332,10 @@ def claimed_wcs(header: Header, imaging: tuple[slice, slice], camera: Camera) ->
         return None, "none"
     if any(name.startswith(("CPDIS", "D2IMDIS")) for name in header):
         return None, "distortion tables are not read"
+    header = header.copy()
+    for name in ("CTYPE1", "CTYPE2"):  # astropy applies SIP without the suffix too, and says so at length
+        if "A_ORDER" in header and str(header.get(name)).endswith("-TAN"):
+            header[name] += "-SIP"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old keywords, which are read nevertheless

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -169,6 +169,8 @@ def reduce_one(job: Job) -> FrameReport:
         return FrameReport(
             file=job.path.name, id=job.path.stem, kind=job.kind, status=_status(trouble), **trouble
         )
+    if not any(step.name == "astrometry" for step in frame.steps):
+        frame = replace(frame, wcs=None)  # what the header claims, and no star has confirmed
     status = f"{trouble['stage']}: {trouble['reason']}" if trouble else "calibrated"
     write_product(target, frame, input_digest=digest, status=status)
     return FrameReport.of_frame(
