@@ -22,18 +22,34 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return BLOCK.findall((ROOT / page).read_text())
 
 
-WITH_CODE = [page for page in PAGES if blocks(page)]
+PIPELINE = ("scipy", "sep", "astroscrappy", "astropy_healpix", "psutil", "pyarrow", "tomli_w")
 
 
-@pytest.mark.parametrize("page", WITH_CODE)
-def test_the_code_of_a_page_runs_in_order(page, tmp_path):
+def cases():
+    """Yield a page and its code. Pages that reduce frames are slow; of README only the lines that do."""
+    for page in PAGES:
+        found = blocks(page)
+        reducing = [block for block in found if "reference-pipeline" in block[1]]
+        if page == "README.md":
+            found = [block for block in found if block not in reducing]
+            yield pytest.param(page, reducing, id=f"{page}: frames", marks=pytest.mark.slow)
+        if found:
+            marks = pytest.mark.slow if page != "README.md" and reducing else ()
+            yield pytest.param(page, found, id=page, marks=marks)
+
+
+@pytest.mark.parametrize(("page", "code_blocks"), list(cases()))
+def test_the_code_of_a_page_runs_in_order(page, code_blocks, tmp_path):
     pytest.importorskip("matplotlib", reason="the pages draw pictures (extra plot)")
     pytest.importorskip("astropy", reason="the pages write FITS (extra fits)")
+    if any("reference-pipeline" in code or "reference_pipeline" in code for _, code in code_blocks):
+        for name in PIPELINE:
+            pytest.importorskip(name, reason="the page reduces frames (extra pipeline)")
     (tmp_path / "your_alert.avsc").write_text(json.dumps(ZTF_SCHEMA))  # what a survey engineer has
     if page.endswith("decode-in-a-broker.md"):
         prepare = "multiscale sample -o alerts.avro && multiscale convert alerts.avro -o ztf.avro"
         run("bash", prepare, tmp_path)
-    for language, code in blocks(page):
+    for language, code in code_blocks:
         run(language, code, tmp_path)
 
 
