@@ -310,13 +310,23 @@ def areas(frame_id: str, header: Header, shape: tuple[int, int], camera: Camera)
     return Areas(imaging, None if overscan is None else _section(frame_id, overscan, shape))
 
 
-def _section(frame_id: str, text: str, shape: tuple[int, int]) -> tuple[slice, slice]:
+def parse_section(text: str, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the (rows, columns) of a FITS section "[x1:x2,y1:y2]", from 1, in an array of ``shape``.
+
+    Raises ValueError if it is not written so or does not lie within the array.
+    """
     found = re.fullmatch(r"\[(\d+):(\d+),(\d+):(\d+)\]", text.replace(" ", ""))
     x1, x2, y1, y2 = map(int, found.groups()) if found else (0, 0, 0, 0)
     if not (1 <= x1 <= x2 <= shape[1] and 1 <= y1 <= y2 <= shape[0]):
-        message = f"section {text!r}: expected [x1:x2,y1:y2] within {shape[1]} × {shape[0]} pixels"
-        raise FileError(frame_id, _STAGE, "section", message)
+        raise ValueError(f"section {text!r}: expected [x1:x2,y1:y2] within {shape[1]} × {shape[0]} pixels")
     return slice(y1 - 1, y2), slice(x1 - 1, x2)
+
+
+def _section(frame_id: str, text: str, shape: tuple[int, int]) -> tuple[slice, slice]:
+    try:
+        return parse_section(text, shape)
+    except ValueError as error:
+        raise FileError(frame_id, _STAGE, "section", str(error)) from error
 
 
 def claimed_wcs(header: Header, imaging: tuple[slice, slice], camera: Camera) -> tuple[WCS | None, str]:

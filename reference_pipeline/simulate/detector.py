@@ -7,14 +7,11 @@ left out.
 
 from __future__ import annotations
 
-import re
-
 from pydantic import Field
 
 from ..config import Camera, Config
 from ..errors import ConfigError
-
-_SECTION = re.compile(r"\[(\d+):(\d+),(\d+):(\d+)\]")
+from ..raw import parse_section
 
 
 class Detector(Config):
@@ -78,13 +75,10 @@ def section(text: str, shape: tuple[int, int]) -> tuple[slice, slice]:
 
     Raises ConfigError if it is not written so or does not lie within the array.
     """
-    found = _SECTION.fullmatch(text.replace(" ", ""))
-    if found is None:
-        raise ConfigError(f"section {text!r}: expected [x1:x2,y1:y2]")
-    x1, x2, y1, y2 = map(int, found.groups())
-    if not (1 <= x1 <= x2 <= shape[1] and 1 <= y1 <= y2 <= shape[0]):
-        raise ConfigError(f"section {text!r}: outside the array of {shape[1]} × {shape[0]} (x by y)")
-    return slice(y1 - 1, y2), slice(x1 - 1, x2)
+    try:
+        return parse_section(text, shape)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def camera_of_size(camera: Camera, shape: tuple[int, int]) -> Camera:
