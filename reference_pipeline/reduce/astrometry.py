@@ -97,7 +97,7 @@ def solve(
     """
     started = time.perf_counter()
     config = config or Astrometry()
-    stars = _stars(frame, config)
+    stars = usable_stars(frame, config)
     given = _by_header(frame, stars, catalogue, pixel_scale, config)
     if given is not None:
         found, reference = given
@@ -120,7 +120,8 @@ def solve(
     return frame.after(STAGE, started, decision, wcs=solution.plate.wcs(frame.shape))
 
 
-def _stars(frame: Frame, config: Astrometry) -> Stars:
+def usable_stars(frame: Frame, config: Astrometry) -> Stars:
+    """Return the sources that have a position and enough S/N. Raises AstrometryError no-stars."""
     table = frame.sources
     if table is None or len(table) == 0:
         raise AstrometryError(frame.id, STAGE, "no-stars", "the frame has no sources")

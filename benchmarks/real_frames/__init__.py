@@ -1,0 +1,1 @@
+"""What the reduction makes of real frames, which have no truth."""
