@@ -98,10 +98,10 @@ class CosmicRays(Config):
 
     sigma: float = Field(default=5.0, gt=0)  # of the Laplacian, L.A.Cosmic's sigclip
     neighbour: float = Field(default=0.2, gt=0, le=1)  # sigfrac: neighbours count from this fraction of sigma
-    contrast: float = Field(default=15.0, gt=0)  # objlim: Laplacian over fine structure, below it is a star
+    contrast: float = Field(default=2.0, gt=0)  # objlim: Laplacian over fine structure, below it is a star
     iterations: int = Field(default=4, ge=1)
-    tile: int = Field(default=2048, ge=64)  # pixels, side of what is searched at a time
-    overlap: int = Field(default=32, ge=8)  # pixels
+    grow: int = Field(default=1, ge=0)  # times that flagged areas take in neighbours above 3 sigmas
+    tile: int = Field(default=1024, ge=64)  # pixels, side of what is searched at a time
 
 
 class Trails(Config):
@@ -189,6 +189,22 @@ class QualityCheck(Config):
     max_fwhm: float | None = None  # pixels
 
 
+class Subtract(Config):
+    """subtract/difference.py."""
+
+    half_width: int | None = Field(default=None, ge=2, le=20)  # of the kernel, pixels; None: by the two FWHM
+    degree: int = Field(default=2, ge=0, le=4)  # of the kernel's variation over the frame
+    ratio_degree: int = Field(default=0, ge=0, le=4)  # of the photometric ratio
+    background_degree: int = Field(default=2, ge=0, le=4)
+    n_stamps: int = Field(default=200, ge=4)  # at most
+    min_stamps: int = Field(default=5, ge=3)
+    stamps_per_term: float = Field(default=5.0, ge=1)  # fewer lower the kernel's degree
+    min_snr: float = Field(default=30.0, gt=0)  # of a stamp's star
+    clip: float = Field(default=3.0, gt=0)  # sigmas of the logarithm of a stamp's chi-square
+    first_noise: float = Field(default=0.3, ge=0)  # the convolved image's variance counts so much in weights
+    max_chi2: float = Field(default=3.0, gt=0)  # of held-out stamps; more is refused
+
+
 class Catalogues(Config):
     """Where reference stars come from, as catalogues/opening.py reads it."""
 
@@ -209,6 +225,7 @@ class PipelineConfig(Config):
     photometry: Photometry = Photometry()
     psf: PsfFit = PsfFit()
     quality: QualityCheck = QualityCheck()
+    subtract: Subtract = Subtract()
 
 
 def load_toml(path: Path) -> dict[str, object]:
