@@ -258,7 +258,7 @@ def load_camera(name: str) -> Camera:
 def load_config(path: Path) -> PipelineConfig:
     """Return the configuration of a TOML file; ``camera`` may be a table or the name of a shipped one.
 
-    Names of files and folders in ``catalogues`` are taken from where the TOML file lies.
+    Names of files and folders are taken from where the TOML file lies, if they are there.
     """
     return load_settings(path, camera=None, astrometry=None, photometry=None)
 
@@ -286,7 +286,10 @@ def load_settings(
     if "camera" not in values:
         raise ConfigError('no camera: name one with --camera, or in the settings as camera = "NAME"')
     if isinstance(values["camera"], str):
-        values["camera"] = load_camera(values["camera"]).model_dump()
+        name = values["camera"]
+        beside = None if path is None or camera is not None else path.parent / name
+        found = name if beside is None or not beside.is_file() else str(beside)
+        values["camera"] = load_camera(found).model_dump()
     given = {"astrometry": astrometry, "photometry": photometry}
     catalogues = values.get("catalogues", {})
     if not isinstance(catalogues, dict):

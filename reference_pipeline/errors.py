@@ -10,7 +10,8 @@
         ├── PixelError         the pixels: all invalid, saturated, no signal
         ├── SourceError        too few stars
         ├── AstrometryError    no position on the sky can be trusted
-        └── PhotometryError    no zero point or PSF can be trusted
+        ├── PhotometryError    no zero point or PSF can be trusted
+        └── SubtractionError   no difference can be trusted
 
 A FrameError names the frame, the stage and a ``reason``: one word that reports and databases count by.
 Every reason is in REASONS, or in REJECTIONS where it is of a calibration frame that no master is made of.
@@ -61,6 +62,9 @@ REASONS: dict[str, str] = {  # word -> what it means, and what can be done
     "too-few-psf-stars": "Too few good stars away from the edges for a PSF (`psf.min_stars`). The frame "
     "stays calibrated.",
     "no-psf": "PSF photometry was called before fit_psf.",
+    "not-solvable": "The stamps do not determine the matching kernel (`subtract.degree`).",
+    "not-trusted": "Stamps that the kernel was not fitted to do not subtract well (`subtract.max_chi2`): a "
+    "misaligned template, or another band.",
 }
 
 REJECTIONS: dict[str, str] = {  # of calibration frames, beside the reasons above
@@ -123,3 +127,7 @@ class AstrometryError(FrameError):
 
 class PhotometryError(FrameError):
     """No zero point or PSF that can be trusted."""
+
+
+class SubtractionError(FrameError):
+    """No difference from a template that can be trusted."""

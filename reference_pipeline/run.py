@@ -159,7 +159,7 @@ def reduce_one(job: Job) -> FrameReport:
         steps = reduction(raw, masters, positions=positions, magnitudes=magnitudes, config=job.config)
         for step in steps:
             frame = step
-    except (FrameError, CatalogueError) as error:
+    except (FrameError, CatalogueError, ConfigError) as error:
         trouble = _words(error)
     except Exception as error:  # noqa: BLE001  # a defect of ours must not end the night; its trace is kept
         trouble = _trace(error)
@@ -208,10 +208,11 @@ def _trace(error: Exception) -> dict[str, str]:
     return {"stage": "software", "reason": type(error).__name__, "message": traceback.format_exc()}
 
 
-def _words(error: FrameError | CatalogueError) -> dict[str, str]:
+def _words(error: FrameError | CatalogueError | ConfigError) -> dict[str, str]:
     if isinstance(error, FrameError):
         return {"stage": error.stage, "reason": error.reason, "message": error.message}
-    return {"stage": "catalogue", "reason": "catalogue", "message": str(error)}
+    what = "catalogue" if isinstance(error, CatalogueError) else "settings"
+    return {"stage": what, "reason": what, "message": str(error)}
 
 
 def _digest(job: Job) -> str:

@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 from ..config import PsfFit
 from ..errors import PhotometryError
 from ..frame import UNUSABLE, Decision, Frame, unit_coordinates
+from ..polynomials import legendre_terms
 from ..psf import Psf, exponents
 from .photometry import background_subtracted
 from .sources import quadratic
@@ -291,7 +292,7 @@ def _solve(model: _Model, x: Floats, y: Floats, target: Floats, weight: Floats) 
     to_columns = _interpolation(psf, x, half).astype(np.float32)
     rows_t, columns_t = to_rows.transpose(0, 2, 1), to_columns.transpose(0, 2, 1)
     u, v = unit_coordinates(x, y, psf.shape)
-    basis = _legendre_terms(u, v, psf.degree).astype(np.float32)
+    basis = legendre_terms(u, v, psf.degree).astype(np.float32)
     n_terms = basis.shape[1]
     relative = np.full((n_terms, 1, 1), _VARIATION_PRIOR)
     relative[0] = _IMAGE_PRIOR
@@ -411,12 +412,6 @@ def _first_guess(stamps: _Stamps, size: int, oversampling: int, fwhm: float) -> 
         max_nfev=30,
     )
     return _moffat(size, oversampling, float(fit.x[1]), float(fit.x[2]))
-
-
-def _legendre_terms(u: Floats, v: Floats, degree: int) -> Floats:
-    """Legendre products in the order of :func:`exponents`, (n, n_terms): well conditioned over the frame."""
-    pu, pv = legendre.legvander(u, degree), legendre.legvander(v, degree)
-    return np.stack([pu[:, i] * pv[:, j] for i, j in exponents(degree)], axis=1)
 
 
 def _legendre_to_powers(degree: int) -> Floats:
