@@ -16,6 +16,10 @@ from ..config import Config
 
 #: Nodes of a map along each axis.
 N_NODES = 49
+#: Degrees of the piece of sky that clouds are drawn for, and nodes along each of its sides.
+CLOUD_PATCH, CLOUD_NODES = 6.0, 240
+#: Degrees of the shortest waves: of high cloud, and of patches, which drift while the shutter is open.
+THIN_WAVES, PATCHY_WAVES = 1.0, 0.15
 
 _LN10 = np.log(10.0)
 
@@ -29,7 +33,7 @@ class Conditions(Config):
     jitter: float = Field(default=0.0, ge=0)  # arcsec, rms of the guiding along jitter_angle
     jitter_angle: float = 0.0
     cloud: Literal["none", "thin", "patchy"] = "none"
-    cloud_depth: float = Field(default=0.0, ge=0)  # mag: the mean of thin, the deepest of patchy
+    cloud_depth: float = Field(default=0.0, ge=0)  # mag: mean of thin, deepest of patchy, over 6° of sky
     moon_gradient: float = Field(default=0.0, ge=0)  # of the sky, from the centre to the edge
     moon_angle: float = 0.0  # where the sky is brightest
     zenith_angle: float = 90.0  # where the zenith lies
@@ -47,25 +51,29 @@ def transmission(
     towards = np.radians(conditions.zenith_angle)
     z = -np.radians(u * field[1] * np.cos(towards) + v * field[0] * np.sin(towards))
     x = airmass + airmass * np.sqrt(max(airmass**2 - 1, 0.0)) * z
-    depth = conditions.extinction * np.maximum(x, 1.0) + cloud_depth(conditions, rng)
+    depth = conditions.extinction * np.maximum(x, 1.0) + cloud_depth(conditions, field, rng)
     return np.exp(-0.4 * _LN10 * depth)
 
 
-def cloud_depth(conditions: Conditions, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the extinction by cloud in mag over a frame, (N_NODES, N_NODES): zero where there is none.
+def cloud_depth(
+    conditions: Conditions, field: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return the extinction by cloud in mag over ``field`` = (height, width) in degrees, (N_NODES, N_NODES).
 
-    A field with the power spectrum k^(−11/3) of turbulence in two dimensions. Thin: high cloud, even over a
-    frame, log-normal about the depth with rms 8 % and no waves shorter than the frame. Patchy: what of the
-    field is above its median, so that nearly half of the frame is clear, up to the depth, with waves down
-    to a tenth of the frame, because an exposure lets clouds drift.
+    A field with the power spectrum k^(−11/3) of turbulence in two dimensions, drawn for CLOUD_PATCH degrees,
+    in which the frame lies anywhere: a small frame sees an even cloud, or a hole, oftener than an edge. Thin:
+    high cloud, log-normal about the depth with rms 8 %. Patchy: what of the patch is above its median, so
+    that nearly half of it is clear, up to the depth.
     """
     if conditions.cloud == "none" or conditions.cloud_depth == 0:
         return np.zeros((N_NODES, N_NODES))
     if conditions.cloud == "thin":
-        return conditions.cloud_depth * np.exp(0.08 * _turbulence(rng, shortest=1.0))
-    turbulence = _turbulence(rng, shortest=0.1)
-    above = np.maximum(turbulence - np.median(turbulence) + 0.15, 0)
-    return conditions.cloud_depth * above / above.max()
+        patch = conditions.cloud_depth * np.exp(0.08 * _turbulence(rng, shortest=THIN_WAVES))
+        return _seen(patch, field, rng)
+    turbulence = _turbulence(rng, shortest=PATCHY_WAVES)
+    above = turbulence - np.median(turbulence) + 0.15
+    # the edge of a cloud is cut after the patch is interpolated, which would ring at it
+    return np.maximum(conditions.cloud_depth * _seen(above / above.max(), field, rng), 0)
 
 
 def sky_gradient(conditions: Conditions) -> NDArray[np.float64]:
@@ -115,11 +123,23 @@ def _weights(n: int, t: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _turbulence(rng: np.random.Generator, *, shortest: float) -> NDArray[np.float64]:
-    """A random field, mean 0 and rms 1, (N_NODES, N_NODES), with waves from ``shortest`` to four frames."""
-    n = 4 * N_NODES  # a patch four frames wide, of which one is seen
-    k = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None, :]) * n
+    """A random field, mean 0 and rms 1, periodic over the patch, with waves from ``shortest`` degrees on."""
+    n = CLOUD_NODES
+    k = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None, :]) * n  # waves in the patch
     k[0, 0] = np.inf
-    amplitude = k ** (-11 / 6) * np.exp(-((k * shortest / 4) ** 2))  # k waves in four frames
+    amplitude = k ** (-11 / 6) * np.exp(-((k * shortest / CLOUD_PATCH) ** 2))
     waves = amplitude * (rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape))
-    patch = np.fft.irfft2(waves, s=(n, n))[:N_NODES, :N_NODES]
+    patch = np.fft.irfft2(waves, s=(n, n))
     return (patch - patch.mean()) / patch.std()
+
+
+def _seen(
+    patch: NDArray[np.float64], field: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Of a patch, what a frame of ``field`` degrees at a random place sees, (N_NODES, N_NODES)."""
+    from scipy.ndimage import map_coordinates
+
+    centre = rng.uniform(0, CLOUD_NODES, 2)
+    steps = np.linspace(-0.5, 0.5, N_NODES) * CLOUD_NODES / CLOUD_PATCH
+    y, x = np.meshgrid(centre[0] + steps * field[0], centre[1] + steps * field[1], indexing="ij")
+    return np.asarray(map_coordinates(patch, [y, x], order=3, mode="grid-wrap"), np.float64)

@@ -1,4 +1,7 @@
-"""The catalogues that a survey would have of the simulated sky, each with the errors of its kind."""
+"""The catalogues that a survey would have of the simulated sky, each with the errors of its kind.
+
+Errors are drawn by HEALPix cell, as the sky is: a star has the same ones in the catalogues of every night.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +48,13 @@ def astrometric_catalogue(sky: Sky, touched: list[int], *, limit: float = 20.7) 
 
     Errors grow from 0.02 mas at G = 15 to 1 mas at G = 20.7 (Lindegren+ 2021, table 4).
     """
-    ra, dec, r, color, pmra, pmdec = _stars(sky, touched)
+    (ra, dec, r, color, pmra, pmdec), noise = _stars(sky, touched, _GAIA, 7)
     g_mag = r - 0.05 - 0.10 * (color - 0.5)  # G lies near r, bluewards for red stars (Jordi+ 2010)
     rows = g_mag < limit
     ra, dec, r, color, pmra, pmdec, g_mag = (v[rows] for v in (ra, dec, r, color, pmra, pmdec, g_mag))
-    rng = np.random.default_rng([sky.seed, _GAIA, *touched[:1], len(touched)])
+    noise = noise[:, rows]
     error = 0.02 * 10 ** (0.30 * np.maximum(g_mag - 15, 0))  # mas
-    moved_ra, moved_dec = _jitter(ra, dec, error, rng)
-    noise = rng.standard_normal((5, len(ra)))
+    moved_ra, moved_dec = _jitter(ra, dec, error * noise[5:])
     errors = dict.fromkeys(("G", "BP", "RP"), 0.002 + 0.02 * 10 ** (0.4 * (g_mag - 20)))
     magnitudes = {"G": g_mag, "BP": r + 0.1 + 0.65 * color, "RP": r - 0.35 - 0.35 * color}
     return ReferenceStars(
@@ -67,18 +69,18 @@ def photometric_catalogue(sky: Sky, touched: list[int], *, limit: float = 22.0) 
 
     Positions are good to 10 mas and more when faint; magnitudes to 3 mmag, 0.2 mag at the limit.
     """
-    ra, dec, r, color, pmra, pmdec = _stars(sky, touched)
-    rows = r < limit
-    ra, dec, r, color, pmra, pmdec = (v[rows] for v in (ra, dec, r, color, pmra, pmdec))
-    rng = np.random.default_rng([sky.seed, _PS1, *touched[:1], len(touched)])
+    columns, noise = _stars(sky, touched, _PS1, 5)
+    rows = columns[2] < limit
+    ra, dec, r, color, pmra, pmdec = columns[:, rows]
+    noise = noise[:, rows]
     stars = ReferenceStars(ra, dec, EPOCH, pmra, pmdec).at_epoch(2014.5)
-    moved_ra, moved_dec = _jitter(stars.ra, stars.dec, 10 + 60 * 10 ** (0.4 * (r - limit)), rng)
+    moved_ra, moved_dec = _jitter(stars.ra, stars.dec, (10 + 60 * 10 ** (0.4 * (r - limit))) * noise[3:])
     magnitudes, errors = {}, {}
-    for band in ("g", "r", "i"):
+    for k, band in enumerate(("g", "r", "i")):
         true = in_band(r, color, band)
         errors[band] = np.hypot(0.003, 0.2 * 10 ** (0.4 * (true - limit)))
         errors[band] = np.minimum(errors[band], 0.5)
-        magnitudes[band] = true + errors[band] * rng.standard_normal(len(true))
+        magnitudes[band] = true + errors[band] * noise[k]
     return ReferenceStars(
         moved_ra, moved_dec, 2014.5, magnitudes=magnitudes, magnitude_errors=errors, source="simulated PS1"
     )
@@ -87,8 +89,8 @@ def photometric_catalogue(sky: Sky, touched: list[int], *, limit: float = 22.0) 
 def write_glade(path: str | Path, sky: Sky, touched: list[int], *, limit: float) -> None:
     """Write the galaxies of HEALPix cells brighter than r = ``limit`` as in GLADE+.txt (Dálya+ 2022).
 
-    Forty columns separated by blanks, "null" where nothing is known. Filled are 1 (number), 8 (G), 9 and 10
-    (RA, Dec), 11–14 (B, its error, flag, B absolute), 28–30 (z heliocentric, z CMB, flag), 32 (z error),
+    Forty columns separated by blanks, "null" where nothing is known. Filled are 1 (the sky's id), 8 (G), 9
+    and 10 (RA, Dec), 11–14 (B, its error, flag, B absolute), 28–30 (z heliocentric, CMB, flag), 32 (z error),
     33–35 (luminosity distance in Mpc, error, flag 1: photometric redshift), 36–38 (stellar mass).
     Distances have an error of 6 %: they are photometric.
     """
@@ -96,18 +98,21 @@ def write_glade(path: str | Path, sky: Sky, touched: list[int], *, limit: float)
     galaxies = CellGalaxies(
         *(np.concatenate([getattr(p, name) for p in parts]) for name in CellGalaxies.__dataclass_fields__)
     )
+    noise = np.concatenate(
+        [_noise(sky.seed, _GLADE, cell, 2, len(part.id)) for cell, part in zip(touched, parts)], axis=1
+    )
     rows = np.flatnonzero(galaxies.r < limit)
-    rng = np.random.default_rng([sky.seed, _GLADE, *touched[:1], len(touched)])
-    distance = 10 ** ((galaxies.modulus[rows] + 5) / 5) / 1e6 * np.exp(rng.normal(0, 0.06, len(rows)))
+    noise = noise[:, rows]
+    distance = 10 ** ((galaxies.modulus[rows] + 5) / 5) / 1e6 * np.exp(0.06 * noise[0])
     redshift = HUBBLE * distance / SPEED_OF_LIGHT
     r, color = galaxies.r[rows], galaxies.color[rows]
-    blue = r + color + 0.2 + 0.3 * color + rng.normal(0, 0.1, len(rows))  # B from g and r (Jester+ 2005)
+    blue = r + color + 0.2 + 0.3 * color + 0.1 * noise[1]  # B from g and r (Jester+ 2005)
     absolute = blue - 5 * np.log10(distance * 1e5)
     mass = 10 ** (-0.4 * (r - galaxies.modulus[rows] - 4.65)) * 10 ** (-0.3 + 1.1 * color) / 1e10
     with replacing(path) as partial, partial.open("w", encoding="ascii", newline="\n") as file:
         for k, row in enumerate(rows):
             columns = ["null"] * 40
-            columns[0], columns[7] = str(k + 1), "G"
+            columns[0], columns[7] = str(galaxies.id[row]), "G"
             columns[8], columns[9] = f"{galaxies.ra[row]:.7f}", f"{galaxies.dec[row]:.7f}"
             columns[10:14] = [f"{blue[k]:.3f}", "0.100", "0", f"{absolute[k]:.3f}"]
             columns[27:30] = [f"{redshift[k]:.6f}", f"{redshift[k]:.6f}", "0"]
@@ -121,20 +126,27 @@ def write_glade(path: str | Path, sky: Sky, touched: list[int], *, limit: float)
             file.write(" ".join(columns) + "\n")
 
 
-def _stars(sky: Sky, touched: list[int]) -> tuple[Floats, ...]:
-    """RA, Dec, r, g − r and motions of constant and variable stars of cells, at EPOCH."""
-    columns: list[list[Floats]] = [[] for _ in range(6)]
+def _stars(sky: Sky, touched: list[int], stream: int, n_errors: int) -> tuple[Floats, Floats]:
+    """RA, Dec, r, g − r and motions of constant and variable stars of cells, at EPOCH, (6, n); and as many
+    standard normal numbers for each star as its catalogue has errors, (n_errors, n).
+    """
+    columns, noise = [], []
     for cell in touched:
         s = cell_stars(sky.seed, sky.config, cell)
         v = cell_variable_stars(sky.seed, sky.config, cell)
-        still = np.zeros(len(v))
-        for column, parts in zip(columns, ((s.ra, v.ra), (s.dec, v.dec), (s.r, v.r), (s.color, v.color),
-                                           (s.pmra, still), (s.pmdec, still))):  # fmt: skip
-            column += parts
-    return tuple(np.concatenate(column) for column in columns)
+        still = np.zeros((2, len(v)))
+        constant = np.stack([s.ra, s.dec, s.r, s.color, s.pmra, s.pmdec])
+        columns.append(np.concatenate([constant, [v.ra, v.dec, v.r, v.color, *still]], axis=1))
+        noise.append(_noise(sky.seed, stream, cell, n_errors, columns[-1].shape[1]))
+    return np.concatenate(columns, axis=1), np.concatenate(noise, axis=1)
 
 
-def _jitter(ra: Floats, dec: Floats, error: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Positions with Gaussian errors (mas per axis)."""
-    east, north = error * rng.standard_normal((2, len(ra))) / MAS_PER_DEGREE
+def _noise(seed: int, stream: int, cell: int, n_errors: int, n: int) -> Floats:
+    """Standard normal numbers of a cell's ``n`` objects, (n_errors, n)."""
+    return np.random.default_rng([seed, stream, cell]).standard_normal((n_errors, n))
+
+
+def _jitter(ra: Floats, dec: Floats, error: Floats) -> tuple[Floats, Floats]:
+    """Positions with errors (2, n: east, north) in mas."""
+    east, north = error / MAS_PER_DEGREE
     return (ra + east / np.cos(np.radians(dec))) % 360.0, np.clip(dec + north, -90, 90)

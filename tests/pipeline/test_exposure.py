@@ -7,6 +7,7 @@ from astropy.io import fits
 from reference_pipeline.errors import ConfigError, FileError
 from reference_pipeline.frame import Exposure, unit_coordinates
 from reference_pipeline.simulate.atmosphere import (
+    CLOUD_PATCH,
     Conditions,
     at_points,
     at_rows,
@@ -292,15 +293,24 @@ def test_clear_air_dims_by_the_extinction_and_more_towards_the_horizon():
 
 
 def test_thin_cloud_is_smooth_and_patchy_cloud_leaves_holes():
+    wide = (CLOUD_PATCH, CLOUD_PATCH)
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        thin = cloud_depth(Conditions(cloud="thin", cloud_depth=0.4), rng)
-        patchy = cloud_depth(Conditions(cloud="patchy", cloud_depth=1.5), rng)
+        thin = cloud_depth(Conditions(cloud="thin", cloud_depth=0.4), wide, rng)
+        patchy = cloud_depth(Conditions(cloud="patchy", cloud_depth=1.5), wide, rng)
         assert 0.3 < thin.mean() < 0.5
         assert thin.min() > 0.15
-        assert patchy.max() == pytest.approx(1.5)
-        assert 0.2 < (patchy == 0).mean() < 0.5
-    assert not cloud_depth(Conditions(), np.random.default_rng(1)).any()
+        assert 1.3 < patchy.max() <= 1.5 * (1 + 1e-6)
+        assert 0.2 < (patchy == 0).mean() < 0.55
+    assert not cloud_depth(Conditions(), wide, np.random.default_rng(1)).any()
+
+
+def test_the_edge_of_a_cloud_is_as_steep_on_the_sky_in_a_small_frame_as_in_a_wide_one():
+    """The same place in the same cloud: the small frame is the middle of the wide one."""
+    conditions = Conditions(cloud="patchy", cloud_depth=1.0)
+    wide, small = (cloud_depth(conditions, (side, side), np.random.default_rng(4)) for side in (1.2, 0.3))
+    assert small[::4, ::4] == pytest.approx(wide[18:31, 18:31], abs=1e-9)
+    assert 0 < np.ptp(small) < 0.8 * np.ptp(wide)
 
 
 def test_a_map_goes_through_its_nodes_and_is_the_same_in_strips_and_at_points():

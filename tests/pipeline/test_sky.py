@@ -223,6 +223,22 @@ def test_catalogues_hold_the_stars_of_the_sky(tmp_path):
     assert np.median(np.abs(off)) < 0.02
 
 
+def test_a_star_has_the_same_errors_in_the_catalogues_of_any_fields(tmp_path):
+    sky, here, there = Sky(4, RICH), [150.0, 30.0], [148.0, 29.0]
+    cones = []
+    for name, fields in (("one", [here]), ("two", [there, here])):
+        write_catalogues(sky, tmp_path / name, np.array(fields), 0.3)
+        cones.append([LocalCatalogue(tmp_path / name / kind).cone(*here, 0.2) for kind in ("gaia", "ps1")])
+    for one, two in zip(*cones):
+        assert len(one.ra) > 100
+        for band in one.magnitudes:
+            found = dict(zip(zip(two.ra, two.dec), two.magnitudes[band]))
+            assert dict(zip(zip(one.ra, one.dec), one.magnitudes[band])).items() <= found.items()
+    lines = [(tmp_path / name / "GLADE+.txt").read_text().splitlines() for name in ("one", "two")]
+    assert lines[0]
+    assert set(lines[0]) < set(lines[1])
+
+
 def test_glade_has_forty_columns_and_the_galaxies_of_the_sky(tmp_path):
     sky = Sky(4)
     write_catalogues(sky, tmp_path, np.array([[150.0, 30.0]]), 0.15, galaxy_limit=20.0)

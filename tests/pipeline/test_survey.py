@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from importlib.resources import files
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from typer.testing import CliRunner
 
 from reference_pipeline.cli import app
@@ -61,10 +63,34 @@ def test_the_moon_brightens_the_sky():
     assert 1.5 < new - full < 5.0
 
 
-def test_a_night_without_darkness_is_refused():
-    config = load_survey("ast3")
+def test_a_night_without_darkness_is_refused(tmp_path):
+    """Of a camera that is brought from Yunnan to Dome A."""
+    shipped = files("reference_pipeline")
+    camera = (shipped / "cameras" / "ast3.toml").read_text().replace("latitude = 25.53", "latitude = -80.37")
+    (tmp_path / "camera.toml").write_text(camera)
+    telescope = (shipped / "simulate" / "telescopes" / "ast3.toml").read_text()
+    path = tmp_path / "telescope.toml"
+    path.write_text(telescope.replace('camera = "ast3"', f"camera = '{tmp_path / 'camera.toml'}'"))
+    config = load_survey("ast3").model_copy(update={"telescope": str(path)})
     with pytest.raises(ConfigError, match="the Sun stays above"):
         plan_night(config, 1, "2026-12-20")
+
+
+@pytest.mark.parametrize("name", ["ast3", "ztf"])
+def test_a_northern_survey_has_fields_for_every_night(name):
+    config = load_survey(name).model_copy(update={"n_bias": 0, "n_flats": 0, "n_science": 3})
+    for month in range(1, 13, 2):
+        plan = plan_night(config, 1, f"2026-{month:02d}-15")
+        seen = {p.exposure.field_id for p in plan if p.exposure.kind == "science"}
+        assert len(seen) == config.n_fields
+
+
+def test_the_fields_of_ast3_lie_outside_the_milky_way():
+    fields = load_survey("ast3").fields
+    places = SkyCoord([f.ra for f in fields], [f.dec for f in fields], unit="deg").galactic
+    assert np.abs(places.b.deg).min() > 15
+    by_id = {f.id: b for f, b in zip(fields, np.abs(places.b.deg))}
+    assert 20 < by_id["F005"] < 25  # rich, for those who want a rich one
 
 
 def test_a_date_that_is_none_is_refused():
