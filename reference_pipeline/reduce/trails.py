@@ -1,16 +1,18 @@
-"""Trails of satellites and aircraft: straight lines through the frame.
+"""Trails of satellites and aircraft: straight or slightly bowed lines of light through the frame.
 
-The frame is binned to at most ``max_cells``, each pixel less its sky and bounded to a few sigmas, so that a
-star weighs no more than its area. The sums along all lines follow from the fast Radon transform (Brady 1998;
-Nir, Zackay & Ofek 2018). A line that stands out is then looked at in full resolution: along a trail the
-*median* of every stretch is raised, and along a row of stars it is not. From those stretches come the
-trail's place, ends and width. Why not another package: docs/decisions/0006-trails.md.
+The frame is summed into cells, every pixel less its sky and bounded to a few sigmas; compact sources are left
+out. Sums along all lines, whole ones and parts of them, follow from the fast Radon transform (Brady 1998; Nir,
+Zackay & Ofek 2018), over cells of several sizes, for trails of several widths. A line that stands out is then
+looked at in full resolution: it is cut in pieces, and along a trail the *median* of most pieces is raised,
+along a row of stars it is not. From those pieces come the trail's place, ends and width.
+Which trails are found, and why not by another package: docs/decisions/0006-trails.md.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,26 +25,86 @@ from ..errors import PixelError
 from ..frame import UNUSABLE, Frame, MaskBit
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 _STAGE = "trails"
-_BOUND = 3.0  # sigmas that a pixel, and then a cell, may count
+_BOUND = 3.0  # sigmas that a pixel may count
+_CELL_BOUND = 4.0  # sigmas that a cell may count; a compact group of cells above it is a source
 _SKY = 64  # pixels, side of the blocks that sky and noise are of
-_REACH = 24  # pixels on both sides of a line that its profile is measured on, beside the cell's size
-_STRETCHES = 48  # of a line
-_RAISED = 3.0  # sigmas by which a stretch belongs to a trail
-_GAP = 3  # stretches that may be missing: under a bright star, on a chip's defect
+_RIM = 0.8  # sigmas of a cell, mean of nine: how far a source reaches
+_LARGEST_SOURCE = 100  # cells
+_BROAD = 9  # cells
+_BESIDE = 31  # lines
+_LONG = 0.25  # axis ratio of a group of cells that may be a trail
+_LARGEST_CELL = 32  # pixels: trails as wide as that
+_FEWEST_CELLS = 48  # along the shorter side of the frame
+_SMOOTH = 25  # cells: what is broader, halos and large galaxies, is taken for sky
+_REACH = 24  # pixels looked at on both sides of a line, beside three cells
+_SLIMNESS = 16  # a trail is longer than that many of its widths
+_CHECKS = 60  # lines of a pass that are looked at in full resolution
+_FEWEST_PIECES = 7  # of a trail
+_RAISED = 0.7  # of them have to be above a quarter of the median
+_HALO = 4.0  # radii of what is left out around a saturated star: how far its rays are looked for
+_TURNS = 8  # of lengthening a line and laying it on the light
+_MEDIAN_NOISE = 1.2533  # standard error of a median, over that of a mean
 
 
 @dataclass(frozen=True)
 class Trail:
-    """A trail: its ends and full width in pixels, and how much its stretches stand out."""
+    """A trail: its ends, the full width and how far the middle is off the straight line, pixels; its S/N.
+
+    It runs through end 1 + t (end 2 − end 1) + 4 bow t (1 − t) n, with t from 0 to 1 and n the unit vector
+    (−Δy, Δx) / length.
+    """
 
     x1: float
     y1: float
     x2: float
     y2: float
     width: float
+    bow: float
     snr: float
+
+
+@dataclass(frozen=True)
+class _Path:
+    """As a trail, without a width."""
+
+    ends: Doubles  # ((x1, y1), (x2, y2)), pixels
+    bow: float
+
+    @property
+    def length(self) -> float:
+        return max(float(np.hypot(*(self.ends[1] - self.ends[0]))), 1e-9)
+
+    @property
+    def across(self) -> Doubles:
+        dx, dy = (self.ends[1] - self.ends[0]) / self.length
+        return np.array([-dy, dx])
+
+    def at(self, t: Doubles) -> Doubles:
+        """Points (n, 2) at fractions of the way."""
+        t = np.asarray(t, float)[:, None]
+        return self.ends[0] + t * (self.ends[1] - self.ends[0]) + 4 * self.bow * t * (1 - t) * self.across
+
+    def part(self, first: float, last: float) -> _Path:
+        """The part between two fractions of the way, which may lie beyond the ends."""
+        return _Path(self.at(np.array([first, last])), self.bow * (last - first) ** 2)
+
+    def moved(self, start: float, stop: float, bow: float) -> _Path:
+        """With its ends moved across by some pixels, and bowed by some more."""
+        return _Path(self.ends + np.array([[start], [stop]]) * self.across, self.bow + bow)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Squares of ``size`` pixels: their sum in sigmas, over size; the share of pixels used; where sources are."""
+
+    size: int
+    value: Floats
+    weight: Floats
+    sources: Bools
 
 
 def flag_trails(frame: Frame, *, config: Trails) -> Frame:
@@ -57,64 +119,81 @@ def flag_trails(frame: Frame, *, config: Trails) -> Frame:
 
 
 def find_trails(frame: Frame, *, config: Trails) -> tuple[Trail, ...]:
-    """Return the trails in ``frame``, the clearest first. Raises PixelError ("no-pixels")."""
+    """Return the trails in ``frame``, in the order they were found. Raises PixelError ("no-pixels")."""
     unusable = (frame.mask & int(UNUSABLE)) != 0
     if unusable.all():
         raise PixelError(frame.id, _STAGE, "no-pixels", "every pixel is masked")
-    size = -(-max(frame.shape) // config.max_cells)
     sky, sigma = _sky(frame.data, unusable)
-    cells, weight = _cells(frame.data, unusable, sky, sigma, size)
+    scales = _scales(frame.data, unusable, sky, sigma, config)
+    typical = float(np.median(sigma))
     found: list[Trail] = []
-    for _ in range(3 * config.max_trails):
-        if len(found) == config.max_trails:
-            break
-        line = _best_line(cells, weight, config)
-        if line is None:
-            break
-        trail, aligned = _measure(frame, unusable, sky, sigma, line, size, config)
-        if trail is not None:
+    known = unusable.astype(np.uint16)  # TRAIL is set on what was found, so that it is not found again
+    while len(found) < config.max_trails:
+        before = len(found)
+        for cells, snr, ends in _candidates(scales, config)[:_CHECKS]:
+            line = _Path(ends, 0.0)
+            if _line_snr(cells, line) < config.threshold:
+                continue  # a neighbour of a line looked at before
+            trail = _measure(frame, known, cells, line, snr, typical, config)
+            if trail is None:
+                _blank([cells], line, 1.5 * cells.size)
+                continue
             found.append(trail)
-        width = 2.0 if trail is None else trail.width / size + 2.0
-        _blank(weight, aligned, width)
+            path = _Path(np.array([[trail.x1, trail.y1], [trail.x2, trail.y2]]), trail.bow)
+            _hide(known, path, trail.width + 4.0)
+            _blank(scales, path, 0.5 * trail.width + 2.0)
+            if len(found) == config.max_trails:
+                break
+        if len(found) == before:
+            break
     return tuple(found)
 
 
-def line_sums(image: Floats) -> Floats:
-    """Return sums along the lines through ``image`` that fall by 0 to nx − 1 rows from its left to its right.
+def line_sums(image: Floats, shortest: int) -> Iterator[Floats]:
+    """Yield sums along the lines through strips of ``image``, strips of at least ``shortest`` columns.
 
-    Row s of the result, float32 (nx, ny + nx), is of the lines that fall by s; its column y of the one that
-    begins at row y − nx, above the image for small y. nx has to be a power of two.
+    A result is float32 (..., n, m, ny + nx): n strips of m columns side by side, the last result having one
+    of nx columns. Its [..., k, s, y] is the sum along the line that falls by s rows from the left to the right
+    of strip k and begins there at row y − nx, above the image for small y. nx has to be a power of two; axes
+    before the last two are images of their own.
     """
-    ny, nx = image.shape
-    sums = np.zeros((nx, 1, ny + nx), np.float32)  # column block, fall, where it begins
-    sums[:, 0, nx:] = image.T
-    while len(sums) > 1:
-        left, right = sums[0::2], sums[1::2]
-        n = left.shape[1]
-        sums = np.empty((len(left), 2 * n, left.shape[2]), np.float32)
+    *several, ny, nx = image.shape
+    sums = np.zeros((*several, nx, 1, ny + nx), np.float32)
+    sums[..., 0, nx:] = np.swapaxes(image, -1, -2)
+    while True:
+        n_strips, n = sums.shape[-3:-1]
+        if n >= shortest:
+            yield sums
+        if n_strips == 1:
+            return
+        left, right = sums[..., 0::2, :, :], sums[..., 1::2, :, :]
+        sums = np.empty((*several, n_strips // 2, 2 * n, ny + nx), np.float32)
         for fall in range(2 * n):
             half, shift = fall // 2, (fall + 1) // 2  # the right half begins lower by the left half's fall
-            sums[:, fall] = left[:, half]
-            sums[:, fall, : sums.shape[2] - shift] += right[:, half, shift:]
-    return sums[0]
+            sums[..., fall, :] = left[..., half, :]
+            sums[..., fall, : ny + nx - shift] += right[..., half, shift:]
 
 
-def _sky(data: Floats, unusable: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def _sky(data: Floats, unusable: Bools) -> tuple[Floats, Floats]:
     """Median and robust sigma of blocks, from every fourth line and column, smoothed over neighbours."""
     ny, nx = data.shape
-    by, bx = max(1, round(ny / _SKY)), max(1, round(nx / _SKY))
     step = 4 if min(ny, nx) > 4 * _SKY else 1
+    by, bx = max(1, ny // _SKY), max(1, nx // _SKY)
+    height, width = ny // by // step, nx // bx // step  # of a block, in samples
     level, sigma = np.full((by, bx), np.nan), np.full((by, bx), np.nan)
-    edges_y, edges_x = np.linspace(0, ny, by + 1).astype(int), np.linspace(0, nx, bx + 1).astype(int)
 
     def row(i: int) -> None:
-        for j in range(bx):
-            window = slice(edges_y[i], edges_y[i + 1], step), slice(edges_x[j], edges_x[j + 1], step)
-            values = data[window][~unusable[window]]
-            values = values[np.isfinite(values)]
-            if values.size > 8:
-                low, level[i, j], _ = np.percentile(values, (15.87, 50, 84.13))
-                sigma[i, j] = level[i, j] - low  # the lower side: stars are above
+        first = i * ny // by
+        window = slice(first, first + height * step, step), slice(0, bx * width * step, step)
+        values = np.where(unusable[window], np.nan, data[window]).reshape(height, bx, width)
+        values = np.sort(values.swapaxes(0, 1).reshape(bx, -1), axis=1)  # what is not there goes last
+        n = np.isfinite(values).sum(axis=1)
+        low, middle = (
+            values[np.arange(bx), (part * np.maximum(n - 1, 0)).astype(int)] for part in (0.1587, 0.5)
+        )
+        enough = n > 8
+        level[i, enough] = middle[enough]
+        sigma[i, enough] = (middle - low)[enough]  # the lower side: stars are above
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(row, range(by)))
@@ -125,18 +204,31 @@ def _sky(data: Floats, unusable: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     return level.astype(np.float32), sigma.astype(np.float32)
 
 
-def _at(grid: Floats, y: NDArray[np.float64], x: NDArray[np.float64], shape: tuple[int, int]) -> Floats:
-    """The blocks' values at pixels, linear between the blocks' centres."""
-    places = [(y + 0.5) * grid.shape[0] / shape[0] - 0.5, (x + 0.5) * grid.shape[1] / shape[1] - 0.5]
-    return ndimage.map_coordinates(grid, places, order=1, mode="nearest").astype(np.float32)
+def _scales(data: Floats, unusable: Bools, sky: Floats, sigma: Floats, config: Trails) -> list[_Cells]:
+    """The frame in cells of several sizes, each twice the one before; sources left out."""
+    size = max(2, -(-max(data.shape) // config.max_cells))
+    value, weight = _cells(data, unusable, sky, sigma, size)
+    scales = []
+    while True:
+        cells, stars = _without_sources(value, weight, size)
+        scales.append(cells)
+        ny, nx = value.shape[0] // 2, value.shape[1] // 2
+        if 2 * size > _LARGEST_CELL or min(ny, nx) < _FEWEST_CELLS:
+            return scales
+        value, weight = (
+            np.where(stars, 0, a)[: 2 * ny, : 2 * nx]
+            .reshape(ny, 2, nx, 2)
+            .sum(axis=(1, 3))
+            .astype(np.float32)
+            for a in (0.5 * value, 0.25 * weight)
+        )
+        size *= 2
 
 
-def _cells(
-    data: Floats, unusable: NDArray[np.bool_], sky: Floats, sigma: Floats, size: int
-) -> tuple[Floats, Floats]:
-    """The frame in cells of ``size`` pixels, in units of their noise; and 1 where one can be used, or 0."""
+def _cells(data: Floats, unusable: Bools, sky: Floats, sigma: Floats, size: int) -> tuple[Floats, Floats]:
+    """The sum of each cell's pixels in sigmas, over ``size``; and the share of its pixels that can be used."""
     ny, nx = data.shape[0] // size, data.shape[1] // size
-    cells, weight = np.zeros((ny, nx), np.float32), np.zeros((ny, nx), np.float32)
+    value, weight = np.zeros((ny, nx), np.float32), np.zeros((ny, nx), np.float32)
     x = (np.arange(nx) + 0.5) * size - 0.5
 
     def row(i: int) -> None:
@@ -146,138 +238,263 @@ def _cells(
         scale = np.repeat(_at(sigma, y, x, data.shape), size)
         part = (data[rows, : nx * size] - level) / scale
         good = ~unusable[rows, : nx * size] & np.isfinite(part)
-        part = np.where(good, np.clip(part, -_BOUND, _BOUND), 0).reshape(size, nx, size)
-        n = good.reshape(size, nx, size).sum(axis=(0, 2))
-        cells[i] = part.sum(axis=(0, 2)) / np.sqrt(np.maximum(n, 1))
-        weight[i] = n > 0.5 * size * size
+        part = np.where(good, np.clip(part, -_BOUND, _BOUND), 0)
+        value[i] = part.sum(axis=0).reshape(nx, size).sum(axis=1) / size
+        weight[i] = good.sum(axis=0).reshape(nx, size).sum(axis=1) / size**2
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(row, range(ny)))
-    width = 25  # cells: what is broader than a trail, halos and large galaxies, goes
-    cells -= ndimage.uniform_filter(cells * weight, width) / np.maximum(
-        ndimage.uniform_filter(weight, width), 0.05
-    )
-    used = cells[weight > 0]
-    spread = max(1.4826 * float(np.median(np.abs(used))), 1e-3) if used.size else 1.0
-    return (np.clip(cells / spread, -_BOUND, _BOUND) * weight).astype(np.float32), weight
+    return value, weight
 
 
-def _best_line(cells: Floats, weight: Floats, config: Trails) -> NDArray[np.float64] | None:
-    """The ends ((x1, y1), (x2, y2)), in cells, of the line that stands out most; None if none does."""
-    best: tuple[float, NDArray[np.float64]] | None = None
-    shortest = config.min_length * min(cells.shape)
-    for transposed in (False, True):
-        for flipped in (False, True):
-            image, valid = cells * weight, weight
-            if transposed:
-                image, valid = image.T, valid.T
-            if flipped:
-                image, valid = image[::-1], valid[::-1]
-            ny, nx = image.shape
-            width = 1 << (nx - 1).bit_length()
-            pad = ((0, 0), (0, width - nx))
-            sums, counts = line_sums(np.pad(image, pad)), line_sums(np.pad(valid, pad))
-            snr = np.where(counts >= shortest, sums / np.sqrt(np.maximum(counts, 1)), 0)
-            tested = snr[counts >= shortest]
-            if not tested.size:
-                continue
-            sample = tested[:: max(1, tested.size // 200000)]
-            spread = max(1.4826 * float(np.median(np.abs(sample - np.median(sample)))), 1.0)
-            peak = np.unravel_index(np.argmax(snr), snr.shape)
-            value = float((snr[peak] - np.median(sample)) / spread)
-            if value > config.threshold and (best is None or value > best[0]):
-                start, fall = float(peak[1] - width), float(peak[0])
-                ends = np.array([[0.0, start], [nx - 1.0, start + fall * (nx - 1) / max(width - 1, 1)]])
-                if flipped:
-                    ends[:, 1] = ny - 1 - ends[:, 1]
-                best = value, ends[:, ::-1] if transposed else ends
-    return None if best is None else best[1]
+def _at(grid: Floats, y: Doubles, x: Doubles, shape: tuple[int, ...]) -> Floats:
+    """The blocks' values at pixels, linear between the blocks' centres."""
+    places = [(y + 0.5) * grid.shape[0] / shape[0] - 0.5, (x + 0.5) * grid.shape[1] / shape[1] - 0.5]
+    return ndimage.map_coordinates(grid, places, order=1, mode="nearest").astype(np.float32)
+
+
+def _without_sources(value: Floats, weight: Floats, size: int) -> tuple[_Cells, Bools]:
+    """Less what is broad, bounded, and with no weight where a source is; and where the small sources are."""
+    weight = np.where(weight > 0.3, weight, 0)
+    bounded = np.clip(value, -_CELL_BOUND, _CELL_BOUND) * (weight > 0)
+    around = ndimage.uniform_filter(weight, _SMOOTH)
+    value = value - weight * ndimage.uniform_filter(bounded, _SMOOTH) / np.maximum(around, 0.05)
+    snr = value / np.sqrt(np.maximum(weight, 0.3)) * (weight > 0)
+    used = snr[weight > 0]
+    snr /= max(1.4826 * float(np.median(np.abs(used))), 1e-3) if used.size else 1.0
+    small, broad = _sources(snr)
+    sources = small | broad
+    weight = np.where(sources, 0, weight)
+    value = np.clip(snr, -_CELL_BOUND, _CELL_BOUND) * np.sqrt(weight)
+    return _Cells(size, value.astype(np.float32), weight.astype(np.float32), sources), small
+
+
+def _sources(snr: Floats) -> tuple[Bools, Bools]:
+    """Groups of cells, their faint rims with them, that stand out and are small and not long; and broad ones.
+
+    Of a large group, two trails that cross or the rays of a star, only what is broader than a trail counts.
+    """
+    bright = ndimage.uniform_filter(snr, 3) > _RIM
+    label, n = ndimage.label(bright, np.ones((3, 3)))
+    if n == 0:
+        return bright, bright
+    groups = np.arange(n + 1)
+    extent = np.array([0] + [max(s.stop - s.start for s in box) for box in ndimage.find_objects(label)])
+    y, x = np.nonzero(label)
+    group = label[y, x]
+    area = np.maximum(np.bincount(group, minlength=n + 1), 1)
+    my, mx = (np.bincount(group, a, minlength=n + 1) / area for a in (y, x))
+    y, x = y - my[group], x - mx[group]
+    yy, xx, xy = (np.bincount(group, a, minlength=n + 1) / area for a in (y * y, x * x, x * y))
+    mean, difference = 0.5 * (yy + xx), np.hypot(0.5 * (yy - xx), xy)
+    is_long = (extent >= 16) & (mean - difference < _LONG**2 * (mean + difference))
+    is_source = np.isin(groups, label[snr > _CELL_BOUND]) & ~is_long & (extent < _LARGEST_SOURCE)
+    is_source[0] = False
+    core = ndimage.minimum_filter(bright, _BROAD)
+    return is_source[label], ndimage.maximum_filter(core, _BROAD + 2)
+
+
+def _candidates(scales: list[_Cells], config: Trails) -> list[tuple[_Cells, float, Doubles]]:
+    """Lines that stand out, the clearest first: the cells it does in, S/N, ends ((x1, y1), (x2, y2)) in pixels."""
+    found: list[tuple[_Cells, float, Doubles]] = []
+    for cells in scales:
+        shortest = config.min_length * min(cells.value.shape)  # cells
+        for transposed in (False, True):
+            for flipped in (False, True):
+                both = np.stack([cells.value, cells.weight])
+                both = both.swapaxes(1, 2) if transposed else both
+                both = both[:, ::-1] if flipped else both
+                ny, nx = both.shape[1:]
+                width = 1 << (nx - 1).bit_length()
+                for sums in line_sums(np.pad(both, ((0, 0), (0, 0), (0, width - nx))), max(8, int(shortest))):
+                    for snr, strip, fall, begin in _peaks(sums, shortest, config.threshold):
+                        n = sums.shape[2]
+                        stop = min((strip + 1) * n, nx) - 1.0  # the last column within the image
+                        start, drop = begin - width, fall * (stop - strip * n) / max(n - 1, 1)
+                        ends = np.array([[strip * n, start], [stop, start + drop]])
+                        if flipped:
+                            ends[:, 1] = ny - 1 - ends[:, 1]
+                        ends = ends[:, ::-1] if transposed else ends
+                        found.append((cells, snr, (ends + 0.5) * cells.size - 0.5))
+    return sorted(found, key=lambda candidate: -candidate[1])
+
+
+def _peaks(sums: Floats, shortest: float, threshold: float) -> list[tuple[float, int, int, int]]:
+    """The clearest lines (S/N, strip, fall, begin), at most one of a neighbourhood in fall and begin."""
+    value, weight = sums
+    n = weight.shape[1]
+    stretch = np.sqrt(1 + (np.arange(n, dtype=np.float32) / max(n - 1, 1)) ** 2)[None, :, None]
+    # less what lines beside it have: halos, steps of the sky
+    beside = [ndimage.uniform_filter1d(a, _BESIDE, axis=2, mode="constant") for a in (value, weight)]
+    value = value - weight * beside[0] / np.maximum(beside[1], 0.1)
+    snr = np.where(weight * stretch > 0.5 * shortest, value / np.sqrt(np.maximum(weight, 1e-3)), 0)
+    sample = snr.ravel()[:: max(1, snr.size // 400000)]
+    sample = sample[sample != 0]
+    if sample.size < 100:
+        return []
+    middle = float(np.median(sample))
+    spread = max(1.4826 * float(np.median(np.abs(sample - middle))), 1.0)
+    if float(snr.max()) <= threshold * spread:
+        return []
+    peaks = []
+    strips, falls, begins = np.nonzero(snr > threshold * spread)
+    values = snr[strips, falls, begins] / spread
+    taken: set[tuple[int, int, int]] = set()
+    for k in np.argsort(-values, kind="stable"):
+        place = int(strips[k]), int(falls[k]), int(begins[k])
+        tile = place[0], place[1] // 8, place[2] // 16
+        if tile not in taken:
+            taken.add(tile)
+            peaks.append((float(values[k]), *place))
+            if len(peaks) == 100:
+                break
+    return peaks
+
+
+def _line_snr(cells: _Cells, line: _Path) -> float:
+    """S/N of the sum along a line, of cells as they are now."""
+    size = cells.size
+    n = max(2, int(line.length / size))
+    x, y = np.rint((line.at(np.linspace(0, 1, n)) + 0.5) / size - 0.5).astype(int).T
+    inside = (x >= 0) & (x < cells.value.shape[1]) & (y >= 0) & (y < cells.value.shape[0])
+    x, y = x[inside], y[inside]
+    return float(cells.value[y, x].sum() / np.sqrt(max(float(cells.weight[y, x].sum()), 1.0)))
+
+
+def _blank(scales: list[_Cells], path: _Path, half: float) -> None:
+    """Give no weight to cells within ``half`` pixels of a path."""
+    for cells in scales:
+        mask = np.zeros(cells.value.shape, np.uint16)
+        inner = _Path((path.ends + 0.5) / cells.size - 0.5, path.bow / cells.size)
+        _hide(mask, inner, 2 * half / cells.size + 2)
+        cells.value[mask > 0] = 0
+        cells.weight[mask > 0] = 0
 
 
 def _measure(
     frame: Frame,
-    unusable: NDArray[np.bool_],
-    sky: Floats,
-    sigma: Floats,
-    line: NDArray[np.float64],
-    size: int,
+    known: NDArray[np.uint16],
+    cells: _Cells,
+    line: _Path,
+    snr: float,
+    sigma: float,
     config: Trails,
-) -> tuple[Trail | None, NDArray[np.float64]]:
-    """Look at a line in full resolution: the trail, if it is one; and where it runs, in cells."""
-    ny, nx = frame.shape
-    ends = _clipped((line + 0.5) * size - 0.5, frame.shape)
-    if ends is None:
-        return None, line
-    length = float(np.hypot(*(ends[1] - ends[0])))
-    if length < config.min_length * min(frame.shape):
-        return None, line
-    along = (ends[1] - ends[0]) / length
-    across = np.array([-along[1], along[0]])
-    reach = _REACH + 2 * size
-    offsets = np.arange(-reach, reach + 1)
-    n = max(8, min(_STRETCHES, int(length // 48)))
-    per = int(length // n)
-    t = (np.arange(n * per) + 0.5) * length / (n * per)
-    x = ends[0, 0] + t[:, None] * along[0] + offsets * across[0]
-    y = ends[0, 1] + t[:, None] * along[1] + offsets * across[1]
-    ix, iy = np.rint(x).astype(int), np.rint(y).astype(int)
-    inside = (ix >= 0) & (ix < nx) & (iy >= 0) & (iy < ny)
-    ix, iy = np.clip(ix, 0, nx - 1), np.clip(iy, 0, ny - 1)
-    values = (frame.data[iy, ix] - _at(sky, y, x, frame.shape)) / _at(sigma, y, x, frame.shape)
-    values[~inside | unusable[iy, ix]] = np.nan
+) -> Trail | None:
+    """Look at a line in full resolution: the trail, if it is one. ``sigma`` is of a pixel, electrons.
+
+    What is looked at but is a star's ray is set in ``known``.
+    """
+    shortest, size = config.min_length * min(frame.shape), cells.size
+    # as many pieces as leave each of them a few sigmas
+    step = max(10.0, line.length / np.clip(snr**2 / 4, 24, 64))
+    reach = _REACH + 3 * size
+    path, search, bow_reach = line, 1.5 * size, 0.0  # the line is as good as the cells are
+    for turn in range(_TURNS):
+        edges = _edges(path, frame.shape, step)
+        if edges is None:
+            return None
+        profile, noise = _profile(frame.data, known, cells, path, edges, reach)
+        middles = 0.5 * (edges[1:] + edges[:-1])
+        within = (middles > 0) & (middles < 1)
+        if within.sum() < 4:
+            return None
+        if turn == 0:
+            path = path.moved(*_alignment(profile[within], middles[within], search, 0.0))
+            continue
+        raised = _raised(profile, within)
+        if turn == 1 and _snr(raised[within]) < 0.5 * config.threshold:
+            return None
+        first, last = _run(raised, within)
+        begin, end = edges[first], edges[last]
+        grown = max(abs(begin), abs(1 - end)) * path.length > 1.5 * step
+        path = path.part(begin, end)
+        if turn == _TURNS - 1 or (not grown and bow_reach > 0):
+            break
+        if not grown:  # straight, it is as long as it gets
+            bow_reach = min(4.0, 0.003 * path.length)
+        search = max(4.0, 0.5 * size)
+        path = path.moved(
+            *_alignment(profile[first:last], (middles[first:last] - begin) / (end - begin), search, bow_reach)
+        )
+    run = raised[first:last]
+    there = run[np.isfinite(run)]
+    if path.length < shortest or len(there) < max(_FEWEST_PIECES, 0.5 * len(run)):
+        return None
+    if not _stands_out(there, config.threshold):
+        return None
+    if min(np.abs(path.ends[1] - path.ends[0])) < 2.0:
+        return None  # along a row or column: the camera's, see the decision
+    sides = _width(profile[first:last], 0.3 * sigma / noise)
+    if sides is None:
+        return None
+    left, right = sides
+    if _is_ray(frame, path, run, config.threshold):
+        _hide(known, path.part(-1.0, 2.0), left + right + 8.0)
+        return None
+    if path.length < _SLIMNESS * (left + right + 1):
+        return None  # a galaxy, a halo
+    path = path.moved(0.5 * (right - left), 0.5 * (right - left), 0.0)
+    path = path.part(
+        *(np.array([-0.5, 0.5]) * step / path.length + [0, 1])
+    )  # an end is half a piece uncertain
+    (x1, y1), (x2, y2) = path.ends.tolist()
+    return Trail(x1, y1, x2, y2, float(left + right + 1), float(path.bow), _snr(there))
+
+
+def _hide(known: NDArray[np.uint16], path: _Path, width: float) -> None:
+    """Set what lies within a width around a path, so that it is not looked at again."""
+    (x1, y1), (x2, y2) = path.ends.tolist()
+    _draw(known, Trail(x1, y1, x2, y2, width, path.bow, 0.0), 0.0)
+
+
+def _edges(path: _Path, shape: tuple[int, int], step: float) -> Doubles | None:
+    """Fractions of the way where pieces of about ``step`` pixels end, within the frame."""
+    low, high = -np.inf, np.inf
+    along = path.ends[1] - path.ends[0]
+    for axis, size in ((0, shape[1]), (1, shape[0])):  # Liang & Barsky 1984
+        if abs(along[axis]) < 1e-9:
+            continue
+        a, b = sorted(((0 - path.ends[0, axis]) / along[axis], (size - 1 - path.ends[0, axis]) / along[axis]))
+        low, high = max(low, a), min(high, b)
+    low, high = max(low, -1.0), min(high, 2.0)  # it may grow by its own length on both sides, each turn
+    n = int((high - low) * path.length / step) if low < high else 0
+    return np.linspace(low, high, n + 1) if n >= 4 else None
+
+
+def _profile(
+    data: Floats, known: NDArray[np.uint16], cells: _Cells, path: _Path, edges: Doubles, reach: int
+) -> tuple[Doubles, float]:
+    """Medians along each piece (n, 2 reach + 1), less what is beside the path, in units of their noise; that.
+
+    NaN where under a quarter of the pixels can be used. In large cells, not every pixel along the path is read.
+    """
+    n, thin = len(edges) - 1, max(1, cells.size // 8)
+    per = max(4, int((edges[1] - edges[0]) * path.length / thin))
+    t = (edges[:-1, None] + (edges[1:] - edges[:-1])[:, None] * (np.arange(per) + 0.5) / per).ravel()
+    points = path.at(t).astype(np.float32)
+    offsets = np.arange(-reach, reach + 1, dtype=np.float32)
+    across = path.across.astype(np.float32)
+    ix = np.rint(points[:, :1] + offsets * across[0]).astype(np.int32)
+    iy = np.rint(points[:, 1:] + offsets * across[1]).astype(np.int32)
+    inside = (ix >= 0) & (ix < data.shape[1]) & (iy >= 0) & (iy < data.shape[0])
+    np.clip(ix, 0, data.shape[1] - 1, out=ix)
+    np.clip(iy, 0, data.shape[0] - 1, out=iy)
+    last_y, last_x = cells.sources.shape[0] - 1, cells.sources.shape[1] - 1
+    source = cells.sources[np.minimum(iy // cells.size, last_y), np.minimum(ix // cells.size, last_x)]
+    values = np.where(inside & ~source & (known[iy, ix] == 0), data[iy, ix], np.nan)
     profile = _medians(values.reshape(n, per, -1))
-    profile -= np.nanmedian(profile, axis=1, keepdims=True)  # the sky beside the trail
-    noise = 1.2533 / np.sqrt(per)
-    shift = _alignment(profile, 2 * size)
-    place = np.arange(len(offsets))
-    aligned = np.stack(
-        [np.interp(place + s, place, np.nan_to_num(p)) for s, p in zip(shift, profile, strict=True)]
-    )
-    start, stop = ends[0] + shift[0] * across, ends[1] + shift[-1] * across
-    refined = (np.array([start, stop]) + 0.5) / size - 0.5
-    core = aligned[:, reach - 1 : reach + 2].mean(axis=1) * np.sqrt(3) / noise
-    first, last = _longest_run(core > _RAISED, _GAP)
-    raised = core[first:last]
-    if (last - first) * length / n < config.min_length * min(frame.shape) or np.mean(raised > _RAISED) < 0.7:
-        return None, refined
-    mean = aligned[first:last].mean(axis=0)
-    level = max(0.1 * mean[reach], 2 * noise / np.sqrt(last - first))
-    half = 0
-    while half < reach and 0.5 * (mean[reach - half] + mean[reach + half]) > level:
-        half += 1
-    if half >= reach or _is_spike(frame, start, stop, first, last, n, raised):
-        return None, refined  # as wide as all that was looked at: a halo, an edge
-    one, two = start + (stop - start) * first / n, start + (stop - start) * last / n
-    snr = float(raised.sum() / np.sqrt(len(raised)))
-    return Trail(float(one[0]), float(one[1]), float(two[0]), float(two[1]), 2.0 * half + 1, snr), refined
+    aside = np.abs(offsets) > 0.5 * reach
+    # the sky beside the path, with its slope across
+    left, right = (_medians(profile[:, aside & side].T[None])[0] for side in (offsets < 0, offsets > 0))
+    left, right = np.where(np.isfinite(left), left, right), np.where(np.isfinite(right), right, left)
+    slope = (right - left) / (1.5 * reach)
+    profile -= 0.5 * (left + right)[:, None] + slope[:, None] * offsets
+    off = np.abs(profile[:, aside])
+    noise = max(1.4826 * float(np.nanmedian(off)), 1e-9) if np.isfinite(off).any() else 1.0
+    return profile / noise, noise
 
 
-def _is_spike(
-    frame: Frame,
-    start: NDArray[np.float64],
-    stop: NDArray[np.float64],
-    first: int,
-    last: int,
-    n: int,
-    raised: Floats,
-) -> bool:
-    """Whether what stands out fades on both sides of a saturated star on it, and ends within the frame."""
-    t = np.linspace(first / n, last / n, max(2, 4 * int(np.hypot(*(stop - start)) * (last - first) / n)))
-    x, y = (np.rint(start[i] + t * (stop[i] - start[i])).astype(int) for i in (0, 1))
-    ny, nx = frame.shape
-    inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
-    hit = np.zeros(t.shape, bool)
-    hit[inside] = (frame.mask[y[inside], x[inside]] & int(MaskBit.SATURATED)) != 0
-    if not hit.any():
-        return False
-    peak = int(np.median(np.flatnonzero(hit)) / len(t) * len(raised))
-    distance = np.abs(np.arange(len(raised)) - peak)
-    near = raised[distance <= max(2, len(raised) // 6)].mean()
-    far = raised[distance >= max(3, len(raised) // 3)]
-    return bool(far.size and near > 2 * far.mean())
-
-
-def _medians(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _medians(values: NDArray[np.floating]) -> Doubles:
     """Medians along axis 1; NaN where under a quarter of the values are there."""
     n = np.isfinite(values).sum(axis=1)
     ordered = np.sort(values, axis=1)  # NaN goes last
@@ -286,72 +503,160 @@ def _medians(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.where(n >= 0.25 * values.shape[1], 0.5 * (pick[0] + pick[1]), np.nan).astype(np.float64)
 
 
-def _alignment(profile: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """By how many pixels the trail is off the line, stretch by stretch: the straight line of most signal."""
-    smooth = ndimage.uniform_filter1d(np.clip(np.nan_to_num(profile), -1, 5), 3, axis=1)
-    n, middle = len(profile), profile.shape[1] // 2
-    part = (np.arange(n) + 0.5) / n
-    rows = np.arange(n)
-    best, ends = -np.inf, (0, 0)
-    for a in range(-reach, reach + 1):
-        for b in range(-reach, reach + 1):
-            total = float(smooth[rows, np.rint(middle + a + (b - a) * part).astype(int)].sum())
-            if total > best:
-                best, ends = total, (a, b)
-    return ends[0] + (ends[1] - ends[0]) * part
+def _alignment(profile: Doubles, t: Doubles, reach: float, bow_reach: float) -> tuple[float, float, float]:
+    """By how many pixels the start, the end and the middle have to move for the most light to be on the path."""
+    values = np.nan_to_num(profile)
+    top = np.median(ndimage.uniform_filter1d(values, 3, axis=1).max(axis=1))
+    values = np.clip(values, -3, max(top, 4.0))  # no star in a single piece decides
+    middle, rows = values.shape[1] // 2, np.arange(len(values))
+    best, step = (0.0, 0.0, 0.0), reach / 6
+    n = 6
+    while True:
+        smooth = ndimage.uniform_filter1d(values, 2 * int(step) + 3, axis=1)
+        moves = step * np.arange(-n, n + 1)
+        bows = moves[np.abs(moves) <= bow_reach] if bow_reach > 0 else np.zeros(1)
+        a, b, c = np.meshgrid(best[0] + moves, best[1] + moves, best[2] + bows, indexing="ij")
+        a, b, c = a.ravel(), b.ravel(), c.ravel()
+        shift = a[:, None] + (b - a)[:, None] * t + 4 * c[:, None] * t * (1 - t)
+        place = np.clip(np.rint(middle + shift).astype(int), 0, values.shape[1] - 1)
+        chance = 3 * np.sqrt(len(values) / (2 * int(step) + 3))  # that is gained by bowing along the noise
+        k = int(np.argmax(smooth[rows, place].sum(axis=1) - chance * (c != 0)))
+        best = float(a[k]), float(b[k]), float(c[k])
+        if step <= 0.5:
+            return best
+        step, n = max(0.5, step / 3), 4
 
 
-def _longest_run(raised: NDArray[np.bool_], gap: int) -> tuple[int, int]:
-    """The longest stretch (first, one past last) of True with at most ``gap`` False in a row between."""
-    places = np.flatnonzero(raised)
-    if not len(places):
-        return 0, 0
-    runs = np.split(places, np.flatnonzero(np.diff(places) > gap + 1) + 1)
-    longest = max(runs, key=lambda run: run[-1] - run[0])
-    return int(longest[0]), int(longest[-1]) + 1
+def _raised(profile: Doubles, within: Bools) -> Doubles:
+    """How far pieces stand out (n,), in sigmas, over the width that they stand out over most."""
+    middle = profile.shape[1] // 2
+    there = np.isfinite(profile)
+    values = np.where(there, profile, 0)
+    aside = np.abs(np.arange(profile.shape[1]) - middle) > 0.5 * middle
+    best, raised = -np.inf, np.full(len(profile), np.nan)
+    half = 1
+    while half <= middle // 3:
+        box = 2 * half + 1
+        share = ndimage.uniform_filter1d(there.astype(float), box, axis=1)
+        mean = ndimage.uniform_filter1d(values, box, axis=1) / np.maximum(share, 1e-3)
+        mean[share < 0.5] = np.nan
+        off = mean[:, aside]
+        off = off[np.isfinite(off)]
+        noise = 1.4826 * float(np.median(np.abs(off))) if off.size else np.inf
+        core = mean[:, middle] / max(noise, 1e-9)
+        typical = float(np.nanmedian(core[within])) if np.isfinite(core[within]).any() else -np.inf
+        if typical > best:
+            best, raised = typical, core
+        half *= 2
+    return raised
 
 
-def _clipped(ends: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64] | None:
-    """The part of a line within the frame (Liang & Barsky 1984); None without one."""
-    low, high = 0.0, 1.0
-    step = ends[1] - ends[0]
-    for axis, size in ((0, shape[1]), (1, shape[0])):
-        if abs(step[axis]) < 1e-9:
-            if not 0 <= ends[0, axis] <= size - 1:
-                return None
+def _run(raised: Doubles, within: Bools) -> tuple[int, int]:
+    """The pieces (first, one past last) whose sum less half of what is typical is largest."""
+    known = raised[within & np.isfinite(raised)]
+    typical = max(float(np.median(known)), 0.0) if known.size else 0.0
+    threshold = max(0.5 * typical, 1.0)
+    bound = max(typical, 1.0)  # no single piece decides
+    excess = np.where(np.isfinite(raised), np.clip(raised, -bound, 3 * bound) - threshold, 0)
+    sums = np.concatenate([[0.0], np.cumsum(excess)])
+    lowest = np.minimum.accumulate(sums)
+    stop = int(np.argmax(sums - lowest))
+    start = int(np.flatnonzero(sums[: stop + 1] == lowest[stop])[-1])
+    return start, max(stop, start + 1)
+
+
+def _width(profile: Doubles, faintest: float) -> tuple[int, int] | None:
+    """How many pixels a trail reaches to both sides; None if as far as was looked: a halo, an edge.
+
+    It ends at a tenth of its peak, but not before it is as faint as ``faintest`` or lost in the noise.
+    """
+    filled = profile[:, np.isfinite(profile).any(axis=0)]
+    if filled.shape[1] < profile.shape[1]:
+        return None
+    mean = np.nanmedian(profile, axis=0)
+    middle = len(mean) // 2
+    noise = 2.5 * _MEDIAN_NOISE / np.sqrt(len(profile))
+    mean = ndimage.uniform_filter1d(mean, 3)
+    level = max(min(0.1 * mean[middle], faintest), noise)
+    below = mean < level
+    left, right = np.flatnonzero(below[middle::-1]), np.flatnonzero(below[middle:])
+    limit = middle // 2
+    if not len(left) or not len(right) or max(left[0], right[0]) > limit:
+        return None
+    return int(left[0]), int(right[0])
+
+
+def _is_ray(frame: Frame, path: _Path, run: Doubles, threshold: float) -> bool:
+    """Whether what stands out is the ray of a saturated star on the path, or on its continuation.
+
+    It is if it falls faster than the square root of the distance (rays fall as its first or second power), or
+    if it does not stand out by ``threshold`` where the star's halo is out of reach.
+    """
+    n = 3 * max(2, int(path.length))
+    t = 3 * (np.arange(n) + 0.5) / n - 1  # as far again on both sides
+    ny, nx = frame.shape
+    hit = np.zeros(n, bool)
+    for aside in (-3.0, -1.5, 0.0, 1.5, 3.0):
+        x, y = np.rint(path.moved(aside, aside, 0.0).at(t)).astype(int).T
+        inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
+        hit[inside] |= (frame.mask[y[inside], x[inside]] & int(MaskBit.SATURATED)) != 0
+    label, _ = ndimage.label(ndimage.binary_closing(hit, np.ones(9)))
+    there = np.isfinite(run)
+    place, value = ((np.arange(len(run)) + 0.5) / len(run))[there], np.maximum(run[there], 0.5)
+    for (box,) in ndimage.find_objects(label):
+        star, half = t[(box.start + box.stop) // 2], 1.5 * (box.stop - box.start) / n
+        if box.stop - box.start < 3:
             continue
-        a, b = sorted(((0 - ends[0, axis]) / step[axis], (size - 1 - ends[0, axis]) / step[axis]))
-        low, high = max(low, a), min(high, b)
-    return ends[0] + np.array([[low], [high]]) * step if low < high else None
+        distance = np.abs(place - star)
+        if _slope(np.log(distance), np.log(value)) < -0.5:
+            return True
+        halo = max(half, float(distance.min()) if 0 < star < 1 else half)
+        beyond = run[there][distance > _HALO * halo]
+        if len(beyond) < _FEWEST_PIECES or not _stands_out(beyond, threshold):
+            return True
+    return False
 
 
-def _blank(weight: Floats, line: NDArray[np.float64], width: float) -> None:
-    """Set to 0 what lies within ``width`` cells of a line."""
-    y, x = np.ogrid[: weight.shape[0], : weight.shape[1]]
-    step = line[1] - line[0]
-    distance = np.abs((x - line[0, 0]) * step[1] - (y - line[0, 1]) * step[0]) / max(
-        float(np.hypot(*step)), 1e-9
+def _snr(run: Doubles) -> float:
+    """By how many of its standard errors the median of the pieces is raised."""
+    run = run[np.isfinite(run)]
+    return float(np.median(run) * np.sqrt(len(run))) / _MEDIAN_NOISE if len(run) else 0.0
+
+
+def _stands_out(run: Doubles, threshold: float) -> bool:
+    """Whether the pieces' median is raised by ``threshold`` sigmas, and most of them, in each third, are."""
+    typical = float(np.median(run))
+    thirds = [float(np.median(third)) for third in np.array_split(run, 3)]
+    return (
+        _snr(run) >= threshold
+        and min(thirds) > 0.3 * typical
+        and float(np.mean(run > 0.25 * typical)) >= _RAISED
     )
-    weight[distance <= width] = 0
+
+
+def _slope(x: Doubles, y: Doubles) -> float:
+    """The median of the slopes between all pairs of points (Theil 1950; Sen 1968)."""
+    i, j = np.triu_indices(len(x), 1)
+    apart = np.abs(x[j] - x[i]) > 0.1
+    return float(np.median((y[j] - y[i])[apart] / (x[j] - x[i])[apart])) if apart.any() else 0.0
 
 
 def _draw(mask: NDArray[np.uint16], trail: Trail, margin: float) -> None:
     """Set TRAIL within the trail's width, row by row or column by column, whichever it crosses more of."""
     half = 0.5 * trail.width + margin
     dx, dy = trail.x2 - trail.x1, trail.y2 - trail.y1
-    length = float(np.hypot(dx, dy))
     steep = abs(dy) > abs(dx)
     view = mask if steep else mask.T
-    a, b = (
-        ((trail.y1, trail.x1), (trail.y2, trail.x2))
-        if steep
-        else ((trail.x1, trail.y1), (trail.x2, trail.y2))
-    )
-    if a[0] > b[0]:
-        a, b = b, a
-    slope = (b[1] - a[1]) / (b[0] - a[0])
-    spread = half * length / abs(b[0] - a[0])
-    for line in range(max(0, int(np.floor(a[0]))), min(len(view), int(np.ceil(b[0])) + 1)):
-        centre = a[1] + slope * (line - a[0])
-        first, last = max(0, int(np.floor(centre - spread))), max(0, int(np.ceil(centre + spread)) + 1)
+    start, across = (trail.y1, trail.x1) if steep else (trail.x1, trail.y1)
+    along, fall = (dy, dx) if steep else (dx, dy)
+    if along == 0:
+        return
+    stretch = float(np.hypot(dx, dy)) / abs(along)
+    bow = trail.bow * stretch * (-1 if steep == (along > 0) else 1)
+    low, high = min(start, start + along), max(start, start + along)
+    for line in range(max(0, int(np.floor(low))), min(len(view), int(np.ceil(high)) + 1)):
+        t = (line - start) / along
+        centre = across + fall * t + 4 * bow * t * (1 - t)
+        first = max(0, int(np.floor(centre - half * stretch)))
+        last = max(0, int(np.ceil(centre + half * stretch)) + 1)
         view[line, first:last] |= np.uint16(MaskBit.TRAIL)
