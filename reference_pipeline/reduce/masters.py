@@ -14,11 +14,16 @@ variance = ``noise`` + ``noise_slope`` · value.
 
 from __future__ import annotations
 
+import gzip
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -96,7 +101,8 @@ class _Source:
 def make_master_bias(paths: Sequence[Path], *, camera: Camera, config: Calibrate) -> Master:
     """Return the master bias of the frames in ``paths``. Raises CalibrationError ("no-frames")."""
     sources, rejected = _look(paths, "bias", None, camera, config)
-    data, missing = _stack(sources, (), camera, config)
+    with _unpacked(sources) as plain:
+        data, missing = _stack(plain, (), camera, config)
     noise = _median_factor(len(sources)) * np.mean([(s.read_noise / s.gain) ** 2 for s in sources])
     mask = _mask_of_missing(missing) | _hot(data, float(noise), config)
     return Master("bias", data, mask, camera.name, _stated(noise), 0.0, None, _ids(sources), tuple(rejected))
@@ -118,7 +124,8 @@ def make_master_dark(
         else:
             rejected.append(Rejection(source.exposure.id, "no-exposure-time", f"exposure of {seconds:g} s"))
     _require(kept, "dark", rejected)
-    data, missing = _stack(kept, _offsets(bias), camera, config)
+    with _unpacked(kept) as plain:
+        data, missing = _stack(plain, _offsets(bias), camera, config)
     factor = _median_factor(len(kept))
     noise = factor * np.mean([(s.read_noise / s.gain / s.scale) ** 2 for s in kept])
     noise += np.mean([_noise_of(bias) / s.scale**2 for s in kept])
@@ -144,6 +151,20 @@ def make_master_flat(
     files that cannot be read. Raises CalibrationError ("no-frames") if none is left.
     """
     sources, rejected = _look(paths, "flat", band, camera, config, bias, dark)
+    with _unpacked(sources) as plain:
+        return _flat_of(plain, rejected, camera, config, band, bias, dark)
+
+
+def _flat_of(
+    sources: list[_Source],
+    rejected: list[Rejection],
+    camera: Camera,
+    config: Calibrate,
+    band: str | None,
+    bias: Master | None,
+    dark: Master | None,
+) -> Master:
+    """The master of the flats that are neither too bright or faint nor of another shape than the others."""
     maps = _in_threads(lambda source: _blocks(source, _offsets(bias, dark), camera), sources)
     levels = [float(np.nanmedian(blocks)) for blocks in maps]
     verdicts = [_judge_level(level, camera, config) for level in levels]
@@ -340,6 +361,25 @@ def _source(path: Path, kind: MasterKind, camera: Camera, config: Calibrate) -> 
         gain = header_number(image.header, camera.keywords.gain, camera.gain)
         read_noise = header_number(image.header, camera.keywords.read_noise, camera.read_noise)
     return _Source(path, exposure, where, level, gain, read_noise)
+
+
+@contextmanager
+def _unpacked(sources: list[_Source]) -> Iterator[list[_Source]]:
+    """The sources, gzipped files unpacked into a folder for as long: each is read strip by strip."""
+    with TemporaryDirectory(prefix="masters-") as folder:
+        yield [_plain(source, Path(folder) / str(i)) for i, source in enumerate(sources)]
+
+
+def _plain(source: _Source, target: Path) -> _Source:
+    with source.path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return source
+    try:
+        with gzip.open(source.path) as packed, target.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, 2**20)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return source  # reading it names what is wrong, or shows that the image is whole
+    return replace(source, path=target)
 
 
 def _rows(source: _Source, rows: slice, offsets: tuple[Master, ...], camera: Camera) -> Floats:

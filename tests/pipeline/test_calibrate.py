@@ -1,5 +1,6 @@
 """From ADU to electrons: against known truth, against ccdproc, against real masters."""
 
+import gzip
 from dataclasses import replace
 
 import astropy.units as u
@@ -191,6 +192,32 @@ def test_flats_that_cannot_be_used_are_left_out_with_the_reason(night, tmp_path)
     found = {rejection.frame_id: rejection.reason for rejection in flat.rejected}
     assert found == {name: reason for name, (reason, _, _) in odd.items()} | {"cut": "truncated"}
     assert flat.n_frames == 11
+
+
+def test_gzipped_frames_give_the_same_master_and_are_unpacked_once(night, tmp_path, monkeypatch):
+    _, files, masters = night
+    packed = []
+    for path in files["bias"]:
+        packed.append(tmp_path / f"{path.name}.gz")
+        packed[-1].write_bytes(gzip.compress(path.read_bytes()))
+    monkeypatch.setattr("reference_pipeline.reduce.masters._STRIP_BYTES", 4 * 4 * NX * len(packed))  # a row
+    unpacked = gzip.open
+    opened = []
+    monkeypatch.setattr(gzip, "open", lambda path, *rest: opened.append(path) or unpacked(path, *rest))
+    master = make_master_bias(packed, camera=CAMERA, config=CONFIG)
+    np.testing.assert_array_equal(master.data, masters.bias.data)
+    assert sorted(opened) == sorted(packed)
+    assert master.used == masters.bias.used
+
+
+def test_a_gzipped_frame_cut_short_is_left_out_with_the_reason(night, tmp_path):
+    _, files, _ = night
+    whole, cut = files["bias"][0], tmp_path / "cut.fits.gz"
+    packed = gzip.compress(whole.read_bytes())
+    cut.write_bytes(packed[: len(packed) // 2])
+    master = make_master_bias([whole, cut], camera=CAMERA, config=CONFIG)
+    assert master.used == (whole.stem,)
+    assert [r.reason for r in master.rejected] == ["truncated"]
 
 
 def test_without_a_single_frame_there_is_no_master(tmp_path):
