@@ -198,9 +198,9 @@ def test_any_rotation_and_either_parity_are_found(rotation, parity):
 @pytest.mark.parametrize("off", [0.0, pytest.param(2.0, marks=SLOW), pytest.param(3.9, marks=SLOW)])
 def test_a_pointing_degrees_off_is_found(off):
     field = Field(6, shape=(2048, 2048), scale=1.5, distortion=3.0, density=500, radius=9.0, off=off)
-    started = time.perf_counter()
+    started = time.process_time()
     frame = solve(field.frame, field.catalogue, pixel_scale=1.5)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     assert field.corner_errors(frame.wcs).max() < 0.3
 
 
@@ -257,11 +257,11 @@ NEAR = Astrometry(search_radius=1.0)  # a search that fails takes as long as it 
 def test_a_pointing_90_degrees_off_finds_nothing_and_says_so(seed):
     field = Field(20 + seed, **SMALL, ra=10.0, dec=0.0)
     elsewhere = Field(30 + seed, **SMALL, ra=100.0, dec=0.0, radius=5.5)
-    started = time.perf_counter()
+    started = time.process_time()
     error = refusal(looking_at(field, 100.0, 0.0), catalogue=elsewhere.catalogue)
     assert error.reason == "no-match"
     assert "none fits" in str(error)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_sources_that_are_all_false_match_nothing():

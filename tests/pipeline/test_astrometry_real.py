@@ -150,8 +150,8 @@ def test_a_pointing_90_degrees_off_finds_nothing_in_the_whole_of_tycho2(series):
     frame = series[0]
     wrong = replace(frame, exposure=replace(frame.exposure, ra=frame.exposure.ra + 130.0, dec=20.0))
     Tycho2().cone(0.0, 0.0, 1.0)  # the reading of the catalogue is not the solver's time
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(AstrometryError) as caught:
         solve(wrong, Tycho2(), pixel_scale=CECILIA.pixel_scale)
     assert caught.value.reason == "no-match"
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20

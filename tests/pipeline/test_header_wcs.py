@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from scipy.spatial import cKDTree
 from test_astrometry import NEAR, SMALL, Field, camera_wcs, looking_at
 
 from reference_pipeline.catalogues import StarTable
@@ -20,6 +21,7 @@ from reference_pipeline.raw import RawFrame, claimed_wcs
 from reference_pipeline.reduce.astrometry import solve
 from reference_pipeline.reduce.calibrate import calibrate
 from reference_pipeline.reduce.masters import Masters
+from reference_pipeline.reduce.matching import verify_as_given
 from reference_pipeline.reduce.plate import plate_from_wcs, plate_like, stiff_fit
 
 SHAPE = SMALL["shape"]
@@ -206,3 +208,23 @@ def test_solve_field_too_begins_with_the_header(field):
         claim(field), field.catalogue, pixel_scale=1.5, config=Astrometry(solver="solve-field")
     )  # fmt: skip
     assert frame.steps[-1].decision["start"] == "header"
+
+
+def test_chance_is_not_underestimated():
+    """Of unrelated stars and sources, fewer than one in a hundred are given a chance below 1 %."""
+    plate = plate_like(
+        camera_wcs(SHAPE, 40.0, 30.0, scale=1.5, rotation=0, parity="normal", distortion=0), SHAPE
+    )
+    rng = np.random.default_rng(5)
+    low = {-1: 0, -2: 0}
+    n_trials = 1500
+    for _ in range(n_trials):
+        x, y = rng.uniform(0, 1023, (2, 3000))  # many, so that a match by chance is common
+        vectors = plate.vectors(*rng.uniform(0, 1023, (2, 6)))
+        found = verify_as_given(
+            plate, x, y, rng.random(3000), vectors, cKDTree(vectors), shape=SHAPE, tolerance=3.0
+        )  # fmt: skip
+        for limit in low:
+            low[limit] += found is not None and found.log10_chance < limit
+    assert 0 < low[-1] < 0.1 * n_trials
+    assert low[-2] < 0.01 * n_trials
