@@ -3,12 +3,14 @@
 Single frames only: science and template planes of stamps of asteroids beside frames simulated at the places
 of some of them, in their bands, with their sky (so that background and science noise are given, not found),
 and beside the trivial simulation: an even sky with its noise. The middle of every real stamp holds the
-alert, so peaks are counted outside of it.
+alert, so peaks are counted outside of it. How wide stars are is asked of the stamps of all labelled alerts,
+because those of asteroids hold few.
 """
 
 import time
 
 import numpy as np
+from astropy.coordinates import SkyCoord
 
 from benchmarks.common import SEED, RealAlert, Requirement, at_most, is_full, labelled_alerts, save
 from benchmarks.realism.figure import draw
@@ -49,9 +51,21 @@ def usable(alerts: list[RealAlert]) -> list[RealAlert]:
     return out
 
 
+def others_of(alerts: list[RealAlert]) -> list[RealAlert]:
+    """Return the labelled alerts with both planes that are not among ``alerts``."""
+    known = {id(alert) for alert in alerts}
+    return [
+        a for a in labelled_alerts() if id(a) not in known and set(PLANES) <= a.alert.cutout.planes.keys()
+    ]
+
+
 def drawn(alerts: list[RealAlert], n: int) -> list[RealAlert]:
-    """Return ``n`` of the alerts, each as likely as any: the same mixture of skies as all of them."""
-    return [alerts[i] for i in np.random.default_rng(SEED).permutation(len(alerts))[:n]]
+    """Return ``n`` of the alerts, evenly through their galactic latitudes: few as mixed as all."""
+    places = SkyCoord([a.record["ra"] for a in alerts], [a.record["dec"] for a in alerts], unit="deg")
+    order = np.argsort(np.abs(places.galactic.b.deg), kind="stable")
+    n = min(n, len(alerts))
+    chosen = order[((np.arange(n) + 0.5) * len(alerts) / n).astype(int)]
+    return [alerts[i] for i in np.random.default_rng(SEED).permutation(chosen)]  # the seeds of skies in turn
 
 
 def real_pixels(alert: RealAlert, plane: str) -> StampPixels | None:
@@ -73,22 +87,25 @@ def even_sky(background: float, n: int, rng: np.random.Generator) -> list[np.nda
     return list((electrons + camera.read_noise * rng.standard_normal(electrons.shape)) / camera.gain)
 
 
-def columns(pixels: list[StampPixels]) -> dict[str, list[float]]:
-    """Return the statistics of many stamps by name; of widths, one value a star."""
+def columns(pixels: list[StampPixels], *, stars: list[StampPixels] | None = None) -> dict[str, list[float]]:
+    """Return the statistics of many stamps by name; of widths, one value a star, of ``stars`` where given."""
+    stars = pixels if stars is None else stars
     out: dict[str, list[float]] = {
         name: [float(getattr(p, name)) for p in pixels]
         for name in LIMITS
         if name not in ("width", "sharpness")
     }
-    out["width"] = [w for p in pixels for w in p.widths]
-    out["sharpness"] = [s for p in pixels for s in p.sharpness]
+    out["width"] = [w for p in stars for w in p.widths]
+    out["sharpness"] = [s for p in stars for s in p.sharpness]
     return {name: [round(v, 5) for v in values] for name, values in out.items()}
 
 
 def quantiles(values: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Return the 0, 2.5, … 100 % quantiles of each statistic: what is kept of a run."""
-    steps = np.linspace(0, 1, 41)
-    return {name: np.round(np.quantile(v, steps), 4).tolist() if v else [] for name, v in values.items()}
+    """Return the 0, 5, … 100 % quantiles of each statistic, to four digits: what is kept of a run."""
+    steps = np.linspace(0, 1, 21)
+    return {
+        name: [float(f"{q:.4g}") for q in np.quantile(v, steps)] if v else [] for name, v in values.items()
+    }
 
 
 def judge(real: dict, simulated: dict, plane: str) -> list[Requirement]:
@@ -136,10 +153,11 @@ def measure_realism(*, full: bool = False) -> list[Requirement]:
         measured = [[measure(s, saturation=SATURATION) for s in getattr(f, plane)] for f in fields]
         whole = [[p for p in stamps if p is not None] for stamps in measured]
         of_real = [p for p in (real_pixels(alert, plane) for alert in everything) if p is not None]
+        others = [p for p in (real_pixels(alert, plane) for alert in others_of(everything)) if p is not None]
         level = [p.background for p in of_real]
         trivial = [measure(s, saturation=SATURATION) for b in level for s in even_sky(b, 1, rng)]
         sets = {
-            "real": columns(of_real),
+            "real": columns(of_real, stars=[*of_real, *others]),
             "simulated": columns([p for stamps in whole for p in stamps]),
             "even sky": columns([p for p in trivial if p is not None]),
         }
