@@ -125,18 +125,19 @@ def _overscan_variance(where: Areas, config: Calibrate, read_noise: float) -> fl
 
 def _judge(frame_id: str, mask: NDArray[np.uint16], camera: Camera, config: Calibrate) -> dict[str, Decision]:
     """What share of the frame is lost. Raises PixelError where it is too much."""
-    invalid = float(np.mean(mask & np.uint16(MaskBit.NO_DATA) != 0))
-    saturated = float(np.mean(mask & np.uint16(MaskBit.SATURATED) != 0))
+    invalid, saturated, bad = (_share(mask, b) for b in (MaskBit.NO_DATA, MaskBit.SATURATED, MaskBit.BAD))
     if invalid > config.max_invalid:
         raise PixelError(frame_id, _STAGE, "all-invalid", f"{invalid:.1%} of the pixels are not finite")
     if saturated > config.max_saturated:
         message = f"{saturated:.1%} of the pixels at or above {camera.saturation:g} ADU"
         raise PixelError(frame_id, _STAGE, "saturated", f"{message}, allowed {config.max_saturated:.0%}")
-    return {
-        "saturated": saturated,
-        "invalid": invalid,
-        "bad": float(np.mean(mask & np.uint16(MaskBit.BAD) != 0)),
-    }
+    return {"saturated": saturated, "invalid": invalid, "bad": bad}
+
+
+def _share(mask: NDArray[np.uint16], bit: MaskBit) -> float:
+    """The fraction of the pixels that have ``bit``, in strips: whole, it would be the peak of memory."""
+    strips = (mask[first : first + _STRIP] for first in range(0, len(mask), _STRIP))
+    return sum(int(np.count_nonzero(strip & np.uint16(bit))) for strip in strips) / mask.size
 
 
 def _grow_saturation(mask: NDArray[np.uint16], config: Calibrate) -> None:
@@ -146,12 +147,13 @@ def _grow_saturation(mask: NDArray[np.uint16], config: Calibrate) -> None:
     length = 2 * config.saturation_grow + 1
     structure = np.ones((length, 3) if config.bleed_axis == "y" else (3, length), bool)
     bit = np.uint16(MaskBit.SATURATED)
-    labels = np.flatnonzero((mask & bit).any(axis=1))  # few rows are concerned: a full dilation is slow
-    if not len(labels):
+    strips = (mask[first : first + _STRIP] for first in range(0, len(mask), _STRIP))
+    saturated = np.flatnonzero(np.concatenate([(strip & bit).any(axis=1) for strip in strips]))
+    if not len(saturated):
         return
     reach = structure.shape[0] // 2
-    breaks = np.flatnonzero(np.diff(labels) > 2 * reach + 1)
-    for rows in np.split(labels, breaks + 1):
+    breaks = np.flatnonzero(np.diff(saturated) > 2 * reach + 1)  # few rows: a dilation of all is slow
+    for rows in np.split(saturated, breaks + 1):
         part = mask[max(0, rows[0] - reach) : rows[-1] + reach + 1]
         part[ndimage.binary_dilation((part & bit) != 0, structure)] |= bit
 
