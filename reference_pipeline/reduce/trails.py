@@ -1,10 +1,10 @@
 """Trails of satellites and aircraft: straight or slightly bowed lines of light through the frame.
 
 The frame is summed into cells, every pixel less its sky and bounded to a few sigmas; compact sources are left
-out. Sums along all lines, whole ones and parts of them, follow from the fast Radon transform (Brady 1998; Nir,
-Zackay & Ofek 2018), over cells of several sizes, for trails of several widths. A line that stands out is then
-looked at in full resolution: it is cut in pieces, and along a trail the *median* of most pieces is raised,
-along a row of stars it is not. From those pieces come the trail's place, ends and width.
+out. Sums along all lines, whole ones and parts of them, follow from the fast Radon transform (Brady 1998;
+Nir, Zackay & Ofek 2018), over cells of several sizes, for trails of several widths. A line that stands out is
+then looked at in full resolution: it is cut in pieces, and along a trail the *median* of most pieces is
+raised, along a row of stars it is not. From those pieces come the trail's place, ends and width.
 Which trails are found, and why not by another package: docs/decisions/0006-trails.md.
 """
 
@@ -33,7 +33,7 @@ _BOUND = 3.0  # sigmas that a pixel may count
 _CELL_BOUND = 4.0  # sigmas that a cell may count; a compact group of cells above it is a source
 _SKY = 64  # pixels, side of the blocks that sky and noise are of
 _RIM = 0.8  # sigmas of a cell, mean of nine: how far a source reaches
-_LARGEST_SOURCE = 100  # cells
+_LARGEST_SOURCE = 32  # cells: of a larger group only what is broad
 _BROAD = 9  # cells
 _BESIDE = 31  # lines
 _LONG = 0.25  # axis ratio of a group of cells that may be a trail
@@ -42,9 +42,10 @@ _FEWEST_CELLS = 48  # along the shorter side of the frame
 _SMOOTH = 25  # cells: what is broader, halos and large galaxies, is taken for sky
 _REACH = 24  # pixels looked at on both sides of a line, beside three cells
 _SLIMNESS = 16  # a trail is longer than that many of its widths
-_CHECKS = 60  # lines of a pass that are looked at in full resolution
+_EDGE = 16  # pixels: along an edge of the frame nothing is beside a line
+_CHECKS = 30  # lines that are looked at in full resolution: it bounds the time a frame takes
 _FEWEST_PIECES = 7  # of a trail
-_RAISED = 0.7  # of them have to be above a quarter of the median
+_EVEN = 0.35  # of the median is the lower quartile at least: tumbling is allowed, a row of stars is not
 _HALO = 4.0  # radii of what is left out around a saturated star: how far its rays are looked for
 _TURNS = 8  # of lengthening a line and laying it on the light
 _MEDIAN_NOISE = 1.2533  # standard error of a median, over that of a mean
@@ -99,7 +100,7 @@ class _Path:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Squares of ``size`` pixels: their sum in sigmas, over size; the share of pixels used; where sources are."""
+    """Squares of ``size`` pixels: their sum in sigmas, over size; share of pixels used; where sources are."""
 
     size: int
     value: Floats
@@ -128,21 +129,25 @@ def find_trails(frame: Frame, *, config: Trails) -> tuple[Trail, ...]:
     typical = float(np.median(sigma))
     found: list[Trail] = []
     known = unusable.astype(np.uint16)  # TRAIL is set on what was found, so that it is not found again
-    while len(found) < config.max_trails:
+    n_checks = 0
+    while len(found) < config.max_trails and n_checks < _CHECKS:
         before = len(found)
-        for cells, snr, ends in _candidates(scales, config)[:_CHECKS]:
+        for cells, snr, ends in _candidates(scales, config):
             line = _Path(ends, 0.0)
             if _line_snr(cells, line) < config.threshold:
                 continue  # a neighbour of a line looked at before
+            n_checks += 1
             trail = _measure(frame, known, cells, line, snr, typical, config)
             if trail is None:
                 _blank([cells], line, 1.5 * cells.size)
+                if n_checks == _CHECKS:
+                    break
                 continue
             found.append(trail)
             path = _Path(np.array([[trail.x1, trail.y1], [trail.x2, trail.y2]]), trail.bow)
             _hide(known, path, trail.width + 4.0)
             _blank(scales, path, 0.5 * trail.width + 2.0)
-            if len(found) == config.max_trails:
+            if len(found) == config.max_trails or n_checks == _CHECKS:
                 break
         if len(found) == before:
             break
@@ -153,8 +158,8 @@ def line_sums(image: Floats, shortest: int) -> Iterator[Floats]:
     """Yield sums along the lines through strips of ``image``, strips of at least ``shortest`` columns.
 
     A result is float32 (..., n, m, ny + nx): n strips of m columns side by side, the last result having one
-    of nx columns. Its [..., k, s, y] is the sum along the line that falls by s rows from the left to the right
-    of strip k and begins there at row y − nx, above the image for small y. nx has to be a power of two; axes
+    of nx columns. Its [..., k, s, y] is the sum along the line that falls by s rows from the left of strip k
+    to its right and begins there at row y − nx, above the image for small y. nx is a power of two; axes
     before the last two are images of their own.
     """
     *several, ny, nx = image.shape
@@ -226,7 +231,7 @@ def _scales(data: Floats, unusable: Bools, sky: Floats, sigma: Floats, config: T
 
 
 def _cells(data: Floats, unusable: Bools, sky: Floats, sigma: Floats, size: int) -> tuple[Floats, Floats]:
-    """The sum of each cell's pixels in sigmas, over ``size``; and the share of its pixels that can be used."""
+    """The sum of each cell's pixels in sigmas, over ``size``; and the share of them that can be used."""
     ny, nx = data.shape[0] // size, data.shape[1] // size
     value, weight = np.zeros((ny, nx), np.float32), np.zeros((ny, nx), np.float32)
     x = (np.arange(nx) + 0.5) * size - 0.5
@@ -255,18 +260,18 @@ def _at(grid: Floats, y: Doubles, x: Doubles, shape: tuple[int, ...]) -> Floats:
 
 def _without_sources(value: Floats, weight: Floats, size: int) -> tuple[_Cells, Bools]:
     """Less what is broad, bounded, and with no weight where a source is; and where the small sources are."""
-    weight = np.where(weight > 0.3, weight, 0)
+    weight = np.where(weight > 0.3, weight, np.float32(0))
     bounded = np.clip(value, -_CELL_BOUND, _CELL_BOUND) * (weight > 0)
     around = ndimage.uniform_filter(weight, _SMOOTH)
     value = value - weight * ndimage.uniform_filter(bounded, _SMOOTH) / np.maximum(around, 0.05)
     snr = value / np.sqrt(np.maximum(weight, 0.3)) * (weight > 0)
     used = snr[weight > 0]
     snr /= max(1.4826 * float(np.median(np.abs(used))), 1e-3) if used.size else 1.0
-    small, broad = _sources(snr)
+    small, broad = _sources(snr.astype(np.float32))
     sources = small | broad
-    weight = np.where(sources, 0, weight)
-    value = np.clip(snr, -_CELL_BOUND, _CELL_BOUND) * np.sqrt(weight)
-    return _Cells(size, value.astype(np.float32), weight.astype(np.float32), sources), small
+    weight = np.where(sources, np.float32(0), weight)
+    bounded = (np.clip(snr, -_CELL_BOUND, _CELL_BOUND) * np.sqrt(weight)).astype(np.float32)
+    return _Cells(size, bounded, weight.astype(np.float32), sources), small
 
 
 def _sources(snr: Floats) -> tuple[Bools, Bools]:
@@ -295,7 +300,7 @@ def _sources(snr: Floats) -> tuple[Bools, Bools]:
 
 
 def _candidates(scales: list[_Cells], config: Trails) -> list[tuple[_Cells, float, Doubles]]:
-    """Lines that stand out, the clearest first: the cells it does in, S/N, ends ((x1, y1), (x2, y2)) in pixels."""
+    """Lines that stand out, the clearest first: in which cells, S/N, ends ((x1, y1), (x2, y2)) in pixels."""
     found: list[tuple[_Cells, float, Doubles]] = []
     for cells in scales:
         shortest = config.min_length * min(cells.value.shape)  # cells
@@ -411,7 +416,7 @@ def _measure(
         if turn == _TURNS - 1 or (not grown and bow_reach > 0):
             break
         if not grown:  # straight, it is as long as it gets
-            bow_reach = min(4.0, 0.003 * path.length)
+            bow_reach = min(6.0, 0.006 * path.length)
         search = max(4.0, 0.5 * size)
         path = path.moved(
             *_alignment(profile[first:last], (middles[first:last] - begin) / (end - begin), search, bow_reach)
@@ -424,6 +429,9 @@ def _measure(
         return None
     if min(np.abs(path.ends[1] - path.ends[0])) < 2.0:
         return None  # along a row or column: the camera's, see the decision
+    for axis, side in ((0, frame.shape[1]), (1, frame.shape[0])):
+        if max(path.ends[:, axis]) < _EDGE or min(path.ends[:, axis]) > side - _EDGE:
+            return None
     sides = _width(profile[first:last], 0.3 * sigma / noise)
     if sides is None:
         return None
@@ -466,7 +474,7 @@ def _profile(
 ) -> tuple[Doubles, float]:
     """Medians along each piece (n, 2 reach + 1), less what is beside the path, in units of their noise; that.
 
-    NaN where under a quarter of the pixels can be used. In large cells, not every pixel along the path is read.
+    NaN where under a quarter of the pixels can be used. In large cells not every pixel along is read.
     """
     n, thin = len(edges) - 1, max(1, cells.size // 8)
     per = max(4, int((edges[1] - edges[0]) * path.length / thin))
@@ -504,7 +512,7 @@ def _medians(values: NDArray[np.floating]) -> Doubles:
 
 
 def _alignment(profile: Doubles, t: Doubles, reach: float, bow_reach: float) -> tuple[float, float, float]:
-    """By how many pixels the start, the end and the middle have to move for the most light to be on the path."""
+    """By how many pixels start, end and middle have to move for the most light to be on the path."""
     values = np.nan_to_num(profile)
     top = np.median(ndimage.uniform_filter1d(values, 3, axis=1).max(axis=1))
     values = np.clip(values, -3, max(top, 4.0))  # no star in a single piece decides
@@ -570,10 +578,9 @@ def _width(profile: Doubles, faintest: float) -> tuple[int, int] | None:
 
     It ends at a tenth of its peak, but not before it is as faint as ``faintest`` or lost in the noise.
     """
-    filled = profile[:, np.isfinite(profile).any(axis=0)]
-    if filled.shape[1] < profile.shape[1]:
-        return None
-    mean = np.nanmedian(profile, axis=0)
+    there = np.isfinite(profile).any(axis=0)
+    mean = np.zeros(profile.shape[1])  # 0 where another trail lies all along
+    mean[there] = np.nanmedian(profile[:, there], axis=0)
     middle = len(mean) // 2
     noise = 2.5 * _MEDIAN_NOISE / np.sqrt(len(profile))
     mean = ndimage.uniform_filter1d(mean, 3)
@@ -624,13 +631,13 @@ def _snr(run: Doubles) -> float:
 
 
 def _stands_out(run: Doubles, threshold: float) -> bool:
-    """Whether the pieces' median is raised by ``threshold`` sigmas, and most of them, in each third, are."""
+    """Whether the pieces' median is raised by ``threshold`` sigmas, and most of them and each third are."""
     typical = float(np.median(run))
     thirds = [float(np.median(third)) for third in np.array_split(run, 3)]
     return (
         _snr(run) >= threshold
-        and min(thirds) > 0.3 * typical
-        and float(np.mean(run > 0.25 * typical)) >= _RAISED
+        and min(thirds) > _EVEN * typical - _MEDIAN_NOISE / np.sqrt(len(run) / 3)
+        and float(np.quantile(run, 0.25)) > _EVEN * typical - 0.67  # as far as noise alone lowers it
     )
 
 
