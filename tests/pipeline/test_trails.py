@@ -99,7 +99,7 @@ def test_line_sums_are_the_sums_along_lines(shape, n_strips):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("brightness", "width", "share"),
-    # that of seed 2 runs through the saturated star, and below 3 sigmas is lost in its halo
+    # that of seed 2 runs through the saturated star along one of its rays, and is taken for it if faint
     [(0.5, 4.0, 0.5), (1.0, 3.0, 0.8), (3.0, 6.0, 0.9), (30.0, 10.0, 0.9)],
 )
 def test_the_length_of_trails_is_found(brightness, width, share):
