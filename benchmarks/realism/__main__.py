@@ -29,7 +29,7 @@ LIMITS = {
     "width": (0.10, True),
     "sharpness": (0.15, True),
 }
-SMALL, FULL = 20, 120  # fields
+SMALL, FULL = 20, 80  # fields
 SEEDS = (1, 2, 3)  # of the sky; the fields are divided among them
 SATURATION = 50_000.0  # ADU above which neither has a star's width measured
 

@@ -35,7 +35,7 @@ STAMP = 63
 EXPOSURE_TIME = 30.0
 BANDS = {1: "g", 2: "r", 3: "i"}
 N_TEMPLATE = 10  # exposures of one weight and sky; ZTF's references have 15 or more of different ones
-SEEING = 1.8  # arcsec, median of the air alone at the airmass of the exposure
+SEEING = 1.85  # arcsec, median of the air alone at the airmass of the exposure
 SEEING_SPREAD = 0.3  # rms of its logarithm
 NO_SATELLITES = SatelliteConfig(glint_rate=0, trail_rate=0, aircraft_rate=0)
 EXTINCTION = {"g": 0.2, "r": 0.12, "i": 0.08}
