@@ -12,6 +12,7 @@ MAD_TO_SIGMA = 1.4826
 STAR = "star"
 MATCH = 1.5  # pixels
 ALONE = 4.0  # FWHM to the next true source of a tenth of the flux: a star whose flux can be its own
+N_KEPT = 150  # stars of a frame that the results hold, for the figure; their order is the frame's
 N_GRID = 33  # nodes a side at which zero points are compared
 
 
@@ -84,8 +85,8 @@ def magnitudes(frame: Frame, truth: FrameTruth) -> dict[str, object]:
         "bright_scatter": scatter(error[finite & (snr > 200)]),
         "bright_offset": float(np.median(error[finite & (snr > 200)])),
         "n_bright": int((finite & (snr > 200)).sum()),
-        "true_magnitude": np.asarray(true_mag)[finite].round(4).tolist(),
-        "magnitude_error": error[finite].round(4).tolist(),
+        "true_magnitude": np.asarray(true_mag)[finite][:N_KEPT].round(2).tolist(),
+        "magnitude_error": error[finite][:N_KEPT].round(3).tolist(),
     }
 
 

@@ -118,6 +118,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 def _save(figure, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=75)
     plt.close(figure)
     return path

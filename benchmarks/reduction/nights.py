@@ -13,39 +13,45 @@ from reference_pipeline.run import find_files, reduce_night
 from reference_pipeline.simulate.survey import SurveyConfig, load_survey, simulate_night
 from reference_pipeline.simulate.truth import FrameTruth, read_truth
 
-FIELD = "F005"  # of the survey ast3: at moderate galactic latitude
+FIELDS = {"ast3": "F005", "ztf": "F004"}  # at moderate galactic latitude
 N_BIAS, N_FLATS = 5, 6
 VARIABLE_STARS = 30.0  # per square degree, as in nature; the shipped surveys have more, to hold some of each
 
 
+CLEAR = {"thin_cloud_rate": 0.0, "patchy_cloud_rate": 0.0}
+
+
 @dataclass(frozen=True)
 class Part:
-    """A night of one kind of weather."""
+    """A night of one kind of weather. Clouds are seen by the larger field of ZTF's pixels."""
 
+    survey: str
     n_science: tuple[int, int]  # small setting, full setting
     size: tuple[int, int]  # pixels a side, likewise
-    weather: dict[str, float] = field(default_factory=dict)
+    weather: dict[str, object] = field(default_factory=dict)
     trails: float = 0.0  # frames with a satellite trail
     with_psf: bool = False
 
 
 PARTS = {
-    "clear": Part((6, 20), (2048, 4096), {"thin_cloud_rate": 0.0, "patchy_cloud_rate": 0.0}, with_psf=True),
-    "patchy": Part((4, 20), (2048, 4096), {"thin_cloud_rate": 0.0, "patchy_cloud_rate": 1.0}),
-    "thin": Part((2, 10), (2048, 4096), {"thin_cloud_rate": 1.0, "patchy_cloud_rate": 0.0}),
-    "trails": Part((4, 20), (2048, 4096), {"thin_cloud_rate": 0.0, "patchy_cloud_rate": 0.0}, trails=1.0),
+    "clear": Part("ast3", (6, 20), (2048, 4096), CLEAR, with_psf=True),
+    "patchy": Part(
+        "ztf", (6, 20), (2048, 3072), {**CLEAR, "patchy_cloud_rate": 1.0, "patchy_cloud_depth": (1.5, 4.0)}
+    ),
+    "thin": Part("ztf", (2, 10), (2048, 3072), {**CLEAR, "thin_cloud_rate": 1.0}),
+    "trails": Part("ast3", (4, 20), (2048, 4096), CLEAR, trails=1.0),
 }
 
 
 def survey_of(part: Part, *, full: bool) -> SurveyConfig:
-    """Return the survey AST3 with the part's weather, on one field in one band."""
-    survey = load_survey("ast3")
+    """Return the part's survey with its weather, on one field in one band."""
+    survey = load_survey(part.survey)
     size = part.size[full]
-    satellites = survey.sky.satellites.model_copy(update={"trail_rate": part.trails})
+    satellites = survey.sky.satellites.model_copy(update={"trail_rate": part.trails, "glint_rate": 0.0})
     return survey.model_copy(
         update={
             "size": (size, size),
-            "fields": tuple(f for f in survey.fields if f.id == FIELD),
+            "fields": tuple(f for f in survey.fields if f.id == FIELDS[part.survey]),
             "bands": ("g",),
             "n_bias": N_BIAS,
             "n_flats": N_FLATS,

@@ -48,6 +48,10 @@ _FEWEST_PIECES = 7  # of a trail
 _EVEN = 0.35  # of the median is the lower quartile at least: tumbling is allowed, a row of stars is not
 _HALO = 4.0  # radii of what is left out around a saturated star: how far its rays are looked for
 _TURNS = 8  # of lengthening a line and laying it on the light
+_NEARLY_ALONG = 0.02  # of its length a line moves across the rows (or columns)
+# Sigmas of a pixel: the overscan of a line is a median of some tens of whole ADU, and the whole line errs
+# with it, by a quarter of a sigma in the surveys shipped
+_READOUT_ERROR = 1.0
 _MEDIAN_NOISE = 1.2533  # standard error of a median, over that of a mean
 
 
@@ -427,8 +431,12 @@ def _measure(
         return None
     if not _stands_out(there, config.threshold):
         return None
-    if min(np.abs(path.ends[1] - path.ends[0])) < 2.0:
+    across = min(np.abs(path.ends[1] - path.ends[0]))
+    if across < 2.0:
         return None  # along a row or column: the camera's, see the decision
+    brightness = float(np.median(there)) * noise / sigma
+    if across < _NEARLY_ALONG * path.length and brightness < _READOUT_ERROR:
+        return None  # lines of the readout whose levels err alike look so
     for axis, side in ((0, frame.shape[1]), (1, frame.shape[0])):
         if max(path.ends[:, axis]) < _EDGE or min(path.ends[:, axis]) > side - _EDGE:
             return None

@@ -72,6 +72,7 @@ class Weather(Config):
     jitter: float = Field(default=0.15, ge=0)  # arcsec, rms of the guiding
     thin_cloud_rate: float = Field(default=0.05, ge=0, le=1)
     patchy_cloud_rate: float = Field(default=0.05, ge=0, le=1)
+    patchy_cloud_depth: tuple[float, float] = (0.3, 1.5)  # mag, the range of the deepest, over 6° of sky
 
 
 class SurveyConfig(Config):
@@ -311,7 +312,9 @@ def _science(
 
     cloud = rng.choice(["none", "thin", "patchy"], p=[1 - w.thin_cloud_rate - w.patchy_cloud_rate,
                                                       w.thin_cloud_rate, w.patchy_cloud_rate])  # fmt: skip
-    depth = {"none": 0.0, "thin": rng.uniform(0.1, 0.6), "patchy": rng.uniform(0.3, 1.5)}[str(cloud)]
+    depth = {"none": 0.0, "thin": rng.uniform(0.1, 0.6), "patchy": rng.uniform(*w.patchy_cloud_depth)}[
+        str(cloud)
+    ]
     east, north = rng.normal(0, config.dither / 3600, 2)
     dec = float(np.clip(field.dec + north, -89.99, 89.99))
     ra = float((field.ra + east / np.cos(np.radians(dec))) % 360)
