@@ -46,11 +46,12 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
-def measure() -> list[Requirement]:
-    """Measure, print and save; return the requirements."""
+def measure(night: Path | None = None) -> list[Requirement]:
+    """Measure, print and save; return the requirements. ``night``: a folder simulated before."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        subprocess.run([sys.executable, "-m", __spec__.name, "--simulate", name], check=True)
+        folder = night or Path(name)
+        if night is None:
+            subprocess.run([sys.executable, "-m", __spec__.name, "--simulate", name], check=True)
         config = load_config(folder / "reduce.toml")
         exposures = {p: read_exposure(p, config.camera) for p in sorted((folder / "raw").iterdir())}
         started = time.perf_counter()
@@ -115,9 +116,10 @@ def _numbers(values: dict) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("--simulate", metavar="DIR", type=Path, help=argparse.SUPPRESS)
-    folder = parser.parse_args().simulate
-    if folder is not None:
-        simulate(folder)
+    parser.add_argument("--simulate", metavar="DIR", type=Path, help="only simulate, into DIR")
+    parser.add_argument("--night", metavar="DIR", type=Path, help="a night that --simulate DIR wrote before")
+    given = parser.parse_args()
+    if given.simulate is not None:
+        simulate(given.simulate)
     else:
-        measure()
+        measure(given.night)
