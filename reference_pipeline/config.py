@@ -236,23 +236,28 @@ def load_toml(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def find_description(name: str, folder: str, *, package: str | None = __package__) -> Path:
+    """Return the file ``name``.toml, or the one shipped under that name in a ``package``'s ``folder``.
+
+    Raises ConfigError for a name that is neither; it lists what is shipped.
+    """
+    if Path(name).suffix == ".toml":
+        return Path(name)
+    shipped = files(package or __name__) / folder
+    known = sorted(p.name[:-5] for p in shipped.iterdir() if p.name.endswith(".toml"))
+    if name not in known:
+        what = folder.removesuffix("s")
+        raise ConfigError(f"{what} {name!r} is not known; shipped: {', '.join(known)}; or name a .toml file")
+    return Path(str(shipped / f"{name}.toml"))
+
+
 def load_camera(name: str) -> Camera:
     """Return the camera described in the TOML file ``name``, or the one shipped under that name.
 
     Raises ConfigError when there is neither, or the description does not hold.
     """
-    path = Path(name)
-    if path.suffix != ".toml":
-        shipped = files(__package__) / "cameras" / f"{name}.toml"
-        if not shipped.is_file():
-            known = sorted(
-                p.name[:-5] for p in (files(__package__) / "cameras").iterdir() if p.name.endswith(".toml")
-            )
-            raise ConfigError(
-                f"camera {name!r} is not known; shipped: {', '.join(known)}; or name a .toml file"
-            )
-        path = Path(str(shipped))
-    return _parse(Camera, load_toml(path), str(path))
+    path = find_description(name, "cameras")
+    return parse_model(Camera, load_toml(path), str(path))
 
 
 def load_config(path: Path) -> PipelineConfig:
@@ -300,10 +305,11 @@ def load_settings(
             for name, spec in catalogues.items()
         }
     values["catalogues"] = catalogues | {name: spec for name, spec in given.items() if spec is not None}
-    return _parse(PipelineConfig, values, str(path or "settings"))
+    return parse_model(PipelineConfig, values, str(path or "settings"))
 
 
-def _parse(model: type[M], values: object, where: str) -> M:
+def parse_model(model: type[M], values: object, where: str) -> M:
+    """Return ``values`` as a model. Raises ConfigError, which names ``where`` and every field that is wrong."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -14,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 import erfa
@@ -22,12 +21,21 @@ import numpy as np
 from astropy.coordinates import get_body
 from astropy.time import Time
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from multiscale.atomic import replacing
 
 from ..catalogues.sphere import separation
-from ..config import Catalogues, Config, PipelineConfig, Site, load_toml, write_config
+from ..config import (
+    Catalogues,
+    Config,
+    PipelineConfig,
+    Site,
+    find_description,
+    load_toml,
+    parse_model,
+    write_config,
+)
 from ..errors import ConfigError
 from ..frame import Exposure
 from .atmosphere import Conditions
@@ -132,20 +140,8 @@ def load_survey(name: str) -> SurveyConfig:
 
     Raises ConfigError when there is neither, or it does not hold.
     """
-    path = Path(name)
-    if path.suffix != ".toml":
-        folder = files(__package__) / "surveys"
-        known = sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".toml"))
-        if name not in known:
-            raise ConfigError(
-                f"survey {name!r} is not known; shipped: {', '.join(known)}; or name a .toml file"
-            )
-        path = Path(str(folder / f"{name}.toml"))
-    try:
-        return SurveyConfig.model_validate(load_toml(path))
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{path}: " + "; ".join(lines)) from error
+    path = find_description(name, "surveys", package=__package__)
+    return parse_model(SurveyConfig, load_toml(path), str(path))
 
 
 def telescope_of(config: SurveyConfig) -> Telescope:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from pathlib import Path
+from pydantic import Field
 
-from pydantic import Field, ValidationError
-
-from ..config import Config, load_camera, load_toml
+from ..config import Config, find_description, load_camera, load_toml, parse_model
 from ..errors import ConfigError
 from .detector import Detector, camera_of_size
 from .optics import Optics
@@ -44,22 +41,10 @@ def load_telescope(name: str, shape: tuple[int, int] | None = None) -> Telescope
     Its ``camera`` names one of :func:`~reference_pipeline.config.load_camera`; ``shape`` (ny, nx) gives
     the chip another imaging area. Raises ConfigError when there is no such file or it does not hold.
     """
-    path = Path(name)
-    if path.suffix != ".toml":
-        folder = files(__package__) / "telescopes"
-        known = sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".toml"))
-        if name not in known:
-            raise ConfigError(
-                f"telescope {name!r} is not known; shipped: {', '.join(known)}; or name a .toml file"
-            )
-        path = Path(str(folder / f"{name}.toml"))
+    path = find_description(name, "telescopes", package=__package__)
     values = load_toml(path)
     camera = load_camera(str(values.pop("camera", name)))
-    try:
-        detector = {**dict(values.pop("detector", {})), "camera": camera}  # type: ignore[call-overload]
-        optics = {"pixel_scale": camera.pixel_scale, **dict(values.pop("optics", {}))}  # type: ignore[call-overload]
-        telescope = Telescope.model_validate({**values, "detector": detector, "optics": optics})
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{path}: " + "; ".join(lines)) from error
+    detector = {**dict(values.pop("detector", {})), "camera": camera}  # type: ignore[call-overload]
+    optics = {"pixel_scale": camera.pixel_scale, **dict(values.pop("optics", {}))}  # type: ignore[call-overload]
+    telescope = parse_model(Telescope, {**values, "detector": detector, "optics": optics}, str(path))
     return telescope if shape is None else telescope.of_size(shape)
