@@ -309,7 +309,7 @@ def load_settings(
 
 
 def parse_model(model: type[M], values: object, where: str) -> M:
-    """Return ``values`` as a model. Raises ConfigError, which names ``where`` and every field that is wrong."""
+    """Return ``values`` as a model. Raises ConfigError, which names ``where`` and every wrong field."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
