@@ -189,9 +189,33 @@ class QualityCheck(Config):
     max_fwhm: float | None = None  # pixels
 
 
+class Templates(Config):
+    """subtract/templates.py: which calibrated frames may be templates (Sun+ 2022, 3.1)."""
+
+    method: Literal["first", "stack"] = "first"  # the earliest acceptable frame, or the best ones' mean
+    min_limiting_magnitude: float | None = None  # the paper: 18.5
+    min_pearson: float | None = 0.98  # None: also frames without a reference to be held against
+    max_cloud_score: float = Field(default=0.5, ge=0, le=1)
+    max_fwhm: float | None = None  # pixels
+    stack_size: int = Field(default=5, ge=2)  # frames at most
+    min_overlap: float = Field(default=0.5, gt=0, le=1)  # of a frame by its template, where no field is named
+
+
+class Align(Config):
+    """subtract/align.py."""
+
+    tile: int = Field(default=1024, ge=64)  # pixels a side, what is resampled at a time
+    min_overlap: float = Field(default=0.1, gt=0, le=1)  # of the template's grid; less is refused
+    max_offset: float = Field(default=0.3, gt=0)  # pixels, median over matched stars; more is refused
+    max_scatter: float = Field(default=0.6, gt=0)  # pixels per axis, robust, of stars with S/N > 20
+    match_radius: float = Field(default=3.0, gt=0)  # pixels between the two images of a star
+    min_stars: int = Field(default=5, ge=3)
+
+
 class Subtract(Config):
     """subtract/difference.py."""
 
+    solver: Literal["stamps", "fourier"] = "stamps"
     half_width: int | None = Field(default=None, ge=2, le=20)  # of the kernel, pixels; None: by the two FWHM
     degree: int = Field(default=2, ge=0, le=4)  # of the kernel's variation over the frame
     ratio_degree: int = Field(default=0, ge=0, le=4)  # of the photometric ratio
@@ -205,11 +229,81 @@ class Subtract(Config):
     max_chi2: float = Field(default=3.0, gt=0)  # of held-out stamps; more is refused
 
 
+class Detect(Config):
+    """detect/candidates.py."""
+
+    threshold: float = Field(default=5.0, gt=0)  # of the score, S/N of a point source
+    method: Literal["score", "sep"] = "score"  # sep: as the paper, on the difference
+    sep_threshold: float = Field(default=2.0, gt=0)  # sigmas of a pixel
+    max_candidates: int = Field(
+        default=20000, ge=1
+    )  # of a frame; more is refused: the subtraction is no good
+
+
+class Cuts(Config):
+    """detect/cuts.py: what of the detections is kept (Sun+ 2022, 3.3)."""
+
+    min_fwhm: float = Field(default=1.0, ge=0)  # pixels
+    max_fwhm: float = Field(default=2.0, gt=0)  # in units of the frame's
+    max_elongation: float = Field(default=6.0, ge=1)
+    min_pixels: int = Field(default=4, ge=1)
+    edge: int = Field(default=16, ge=0)  # pixels from the edge of what both images cover
+    max_mask_fraction: float = Field(default=0.2, ge=0, le=1)  # of the pixels within one FWHM
+    max_dipole: float = Field(default=0.6, ge=0)  # flux of the other sign beside it, in units of its own
+
+
+class CrossMatch(Config):
+    """crossmatch/: what is known at a candidate's place."""
+
+    star_radius: float = Field(default=2.0, gt=0)  # arcsec
+    galaxy_radius: float = Field(default=60.0, gt=0)  # arcsec, however large the galaxy
+    galaxy_sizes: float = Field(default=3.0, gt=0)  # in units of a galaxy's size
+    planet_radius: float = Field(default=10.0, gt=0)  # arcsec
+    planet_limit: float = 22.0  # V magnitude; fainter ones are not computed
+
+
+class Association(Config):
+    """associate/: which detections are one object."""
+
+    radius: float = Field(default=2.0, gt=0)  # arcsec, at most
+    sigmas: float = Field(default=5.0, gt=0)  # of the two positions' errors together
+    position_floor: float = Field(default=0.1, ge=0)  # arcsec, systematic error of a position
+
+
+class Alerts(Config):
+    """alerts/: what an alert carries."""
+
+    survey: str | None = None  # None: the camera's name
+    profile: str | None = None  # "AST3-4x16"; None: four levels of 16 pixels at the frame's pixel scale
+    encoding: Literal["raw", "rice"] = "raw"
+    step_sigma: float = Field(default=0.25, gt=0)  # RICE: step in units of the noise
+    planes: tuple[Literal["science", "template", "difference", "score"], ...] = (
+        "science", "template", "difference", "score"
+    )  # fmt: skip
+    variance: bool = False
+    mask: bool = False
+    send_cut: bool = False  # also what a cut removed
+
+
+class NightRun(Config):
+    """run.py: the whole night. Paths are taken from where the settings lie."""
+
+    branches: tuple[Literal["qip", "dip"], ...] = ("dip",)
+    binning: int = Field(default=3, ge=2, le=8)  # of the quick branch
+    dip_tile: tuple[int, int] = (3072, 4096)  # (ny, nx): larger frames are subtracted in such parts
+    database: str | None = None  # SQLAlchemy URL; None: night.sqlite in the output folder
+    kafka: str | None = None  # bootstrap servers; None: files alone
+    topic: str = "alerts"  # followed by the branch
+    keep_days: float = Field(default=45.0, gt=0)  # of `prune`; the paper keeps 30 to 60
+
+
 class Catalogues(Config):
-    """Where reference stars come from, as catalogues/opening.py reads it."""
+    """Where what is known of the sky comes from; all of it local files (catalogues/, crossmatch/)."""
 
     astrometry: str = "tycho2"
     photometry: str | None = None  # None: the same
+    galaxies: str | None = None  # GLADE+.txt
+    orbits: str | None = None  # MPCORB.DAT
 
 
 class PipelineConfig(Config):
@@ -225,7 +319,15 @@ class PipelineConfig(Config):
     photometry: Photometry = Photometry()
     psf: PsfFit = PsfFit()
     quality: QualityCheck = QualityCheck()
+    templates: Templates = Templates()
+    align: Align = Align()
     subtract: Subtract = Subtract()
+    detect: Detect = Detect()
+    cuts: Cuts = Cuts()
+    crossmatch: CrossMatch = CrossMatch()
+    association: Association = Association()
+    alerts: Alerts = Alerts()
+    night: NightRun = NightRun()
 
 
 def load_toml(path: Path) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
     PipelineError              the one class a caller needs to catch
     ├── ConfigError            a configuration or a camera description: nothing can start
+    ├── StoreError             the database: not reachable, of another version, against what is known
     ├── CatalogueError         a reference catalogue cannot be read
     │   └── CoverageError      or does not cover the sky asked for
     └── FrameError             one frame is lost, the night goes on
@@ -11,7 +12,8 @@
         ├── SourceError        too few stars
         ├── AstrometryError    no position on the sky can be trusted
         ├── PhotometryError    no zero point or PSF can be trusted
-        └── SubtractionError   no difference can be trusted
+        ├── SubtractionError   no template, no alignment, or no difference can be trusted
+        └── DetectionError     what is found in a difference cannot be used
 
 A FrameError names the frame, the stage and a ``reason``: one word that reports and databases count by.
 Every reason is in REASONS, or in REJECTIONS where it is of a calibration frame that no master is made of.
@@ -62,6 +64,14 @@ REASONS: dict[str, str] = {  # word -> what it means, and what can be done
     "too-few-psf-stars": "Too few good stars away from the edges for a PSF (`psf.min_stars`). The frame "
     "stays calibrated.",
     "no-psf": "PSF photometry was called before fit_psf.",
+    "no-template": "No frame of this field and band is fit to be a template yet (`templates`).",
+    "other-field": "The template is of another part of the sky: they overlap by less than "
+    "`align.min_overlap`.",
+    "other-band": "The template is of another band.",
+    "misaligned": "Stars of the aligned frame and of the template are apart (`align.max_offset`, "
+    "`align.max_scatter`): one of the two WCS is off.",
+    "too-many": "More candidates than any sky has (`detect.max_candidates`): the subtraction failed.",
+    "alert-refused": "An alert does not hold against the specification; a defect of this software.",
     "not-solvable": "The stamps do not determine the matching kernel (`subtract.degree`).",
     "not-trusted": "Stamps that the kernel was not fitted to do not subtract well (`subtract.max_chi2`): a "
     "misaligned template, or another band.",
@@ -84,6 +94,10 @@ class PipelineError(Exception):
 
 class ConfigError(PipelineError):
     """A configuration or camera description that cannot be used."""
+
+
+class StoreError(PipelineError):
+    """A database that cannot be reached, is of another version, or contradicts what is to be stored."""
 
 
 class CatalogueError(PipelineError):
@@ -130,4 +144,8 @@ class PhotometryError(FrameError):
 
 
 class SubtractionError(FrameError):
-    """No difference from a template that can be trusted."""
+    """No template, no alignment with it, or no difference from it, that can be trusted."""
+
+
+class DetectionError(FrameError):
+    """What is found in a difference cannot be used."""
