@@ -1,0 +1,17 @@
+"""Which library an array belongs to."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+
+def namespace(array: Any) -> Any:
+    """Return the module whose functions take ``array``: cupy for an array of a GPU, else numpy.
+
+    cupy is not imported here: who holds one of its arrays has imported it.
+    """
+    cupy = sys.modules.get("cupy")
+    return np if cupy is None else cupy.get_array_module(array)
