@@ -79,6 +79,11 @@ def simulate(
     bias: Annotated[int | None, typer.Option(min=0, help="Bias frames.")] = None,
     flats: Annotated[int | None, typer.Option(min=0, help="Twilight flats.")] = None,
     size: Annotated[int | None, typer.Option(min=64, help="Pixels of a square chip.")] = None,
+    fields: Annotated[int | None, typer.Option(min=1, help="Fields that the night visits.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Taken in turn: g,r,i.")] = None,
+    template_night: Annotated[
+        str | None, typer.Option(help="YYYY-MM-DD, earlier: each field and band is also seen then.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Make a night of a simulated survey: raw frames, the truth about them, and the catalogues of its sky.
@@ -89,7 +94,9 @@ def simulate(
     from .simulate.survey import load_survey, simulate_night
 
     given = {
-        "n_science": frames, "n_bias": bias, "n_flats": flats, "size": None if size is None else (size, size)
+        "n_science": frames, "n_bias": bias, "n_flats": flats, "size": None if size is None else (size, size),
+        "n_fields": fields, "bands": None if bands is None else tuple(bands.split(",")),
+        "template_night": template_night,
     }  # fmt: skip
     try:
         config = load_survey(survey)

@@ -27,10 +27,12 @@ from multiscale.atomic import replacing
 
 from ..catalogues.sphere import separation
 from ..config import (
+    Alerts,
     Catalogues,
     Config,
     PipelineConfig,
     Site,
+    Templates,
     find_description,
     load_toml,
     parse_model,
@@ -49,7 +51,10 @@ from .truth import write_truth
 
 Floats = NDArray[np.float64]
 
-_CATALOGUES = Catalogues(astrometry="catalogues/gaia", photometry="catalogues/ps1")  # beside reduce.toml
+_CATALOGUES = Catalogues(  # beside reduce.toml
+    astrometry="catalogues/gaia", photometry="catalogues/ps1",
+    galaxies="catalogues/GLADE+.txt", orbits="catalogues/MPCORB.DAT",
+)  # fmt: skip
 
 _PLAN, _FRAME, _ASTEROIDS = 100, 101, 102  # random streams
 
@@ -103,6 +108,9 @@ class SurveyConfig(Config):
     max_airmass: float = Field(default=2.0, ge=1)
     size: tuple[int, int] | None = None  # (ny, nx) of the chip; None: the telescope's own
     default_night: str  # YYYY-MM-DD, of the evening's UTC date
+    template_night: str | None = None  # an earlier one, on which every field and band of the night was seen
+    n_templates: int = Field(default=1, ge=1)  # frames of each then
+    template_limit: float | None = None  # limiting magnitude that templates must reach
     weather: Weather = Weather()
     sky: SkyConfig = SkyConfig()
     asteroids: Asteroids = Asteroids()
@@ -159,31 +167,54 @@ def field_radius(config: SurveyConfig) -> float:
 def plan_night(config: SurveyConfig, seed: int, night: str) -> list[Planned]:
     """Return the exposures of ``night`` (YYYY-MM-DD), in order: bias, evening flats, science.
 
-    Science frames lie about the middle of the night, fields and bands in turn. Raises ConfigError for a date
-    that is none, a camera without a site, a night without darkness, or no field above the airmass limit.
+    Science frames lie about the middle of the night, fields and bands in turn; those of the survey's template
+    night come last. Raises ConfigError for a date that is none, a camera without a site, a night without
+    darkness, or no field above the airmass limit.
     """
     site, camera = _site(config), telescope_of(config).detector.camera.name
     middle = _midnight(night, site)
     step = (config.exposure_time + config.overhead) / 86400
     first = middle - 0.5 * config.n_science * step
-    fields = _visible(config, site, middle)
-    rng = np.random.default_rng([seed, _PLAN, int(middle)])
-    night_seeing = float(np.exp(rng.normal(0, 0.5 * config.weather.seeing_scatter)))
     out: list[Planned] = []
     for k in range(config.n_bias):
         start = first - 0.2 + k * 15 / 86400
-        out.append(Planned(Exposure(f"{config.name}-bias-{k:04d}", camera, "bias", start, 0.0), len(out)))
+        out.append(Planned(Exposure(_id(config, night, "bias", k), camera, "bias", start, 0.0), len(out)))
     for k in range(config.n_flats):
         band, start = config.bands[k % len(config.bands)], first - 0.1 + k * (config.flat_time + 20) / 86400
-        name = f"{config.name}-flat-{band}-{k:04d}"
+        name = _id(config, night, f"flat-{band}", k)
         out.append(Planned(Exposure(name, camera, "flat", start, config.flat_time, band), len(out)))
-    for k in range(config.n_science):
-        field = fields[k % len(fields)]
-        band = config.bands[(k // len(fields)) % len(config.bands)]
-        out.append(
-            _science(config, site, camera, field, band, first + k * step, k, len(out), seed, night_seeing)
-        )
+    fields = _visible(config, site, middle)
+    targets = [(field, band) for band in config.bands for field in fields]
+    visits = [(night, k, *targets[k % len(targets)]) for k in range(config.n_science)]
+    if config.template_night is not None:
+        used = targets[: config.n_science] * config.n_templates
+        visits += [(config.template_night, k, *target) for k, target in enumerate(used)]
+        _check_templates(config, site, night, fields)
+    for evening, k, field, band in visits:
+        start = _midnight(evening, site) + (k - 0.5 * config.n_science) * step
+        rng = np.random.default_rng([seed, _PLAN, int(_midnight(evening, site))])
+        night_seeing = float(np.exp(rng.normal(0, 0.5 * config.weather.seeing_scatter)))
+        name = _id(config, evening, f"{field.id}-{band}", k)
+        out.append(_science(config, site, camera, field, band, start, name, len(out), seed, night_seeing))
     return out
+
+
+def _id(config: SurveyConfig, night: str, what: str, number: int) -> str:
+    return f"{config.name}-{night.replace('-', '')}-{what}-{number:04d}"
+
+
+def _check_templates(config: SurveyConfig, site: Site, night: str, fields: list[SurveyField]) -> None:
+    """Raise ConfigError where the template night is not earlier, or does not see the night's fields."""
+    assert config.template_night is not None
+    middle = _midnight(config.template_night, site)
+    if middle >= _midnight(night, site):
+        raise ConfigError(f"template night {config.template_night}: expected one before {night}")
+    for field in fields:
+        altitude = _altitude(field.ra, field.dec, middle, site)
+        if altitude < 10:
+            raise ConfigError(
+                f"template night {config.template_night}: {field.id} stands at {altitude:.0f}° at midnight"
+            )
 
 
 def simulate_night(
@@ -226,7 +257,11 @@ def simulate_night(
          "conditions": p.conditions and p.conditions.model_dump()} for p in plan
     ]}  # fmt: skip
     camera = telescope_of(config).detector.camera
-    write_config(out / "reduce.toml", PipelineConfig(camera=camera, catalogues=_CATALOGUES))
+    settings = PipelineConfig(
+        camera=camera, catalogues=_CATALOGUES, alerts=Alerts(survey=f"{config.name}-simulated"),
+        templates=Templates(min_limiting_magnitude=config.template_limit),
+    )  # fmt: skip
+    write_config(out / "reduce.toml", settings)
     with replacing(out / "survey.json") as partial:
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     kinds = [p.exposure.kind for p in plan]
@@ -286,7 +321,7 @@ def _one(job: tuple[str, int, str, int, str]) -> str:
 
 
 def _science(
-    config: SurveyConfig, site: Site, camera: str, field: SurveyField, band: str, start: float, number: int,
+    config: SurveyConfig, site: Site, camera: str, field: SurveyField, band: str, start: float, name: str,
     index: int, seed: int, night_seeing: float,
 ) -> Planned:  # fmt: skip
     rng = np.random.default_rng([seed, _PLAN, int(start), index])
@@ -315,7 +350,7 @@ def _science(
     dec = float(np.clip(field.dec + north, -89.99, 89.99))
     ra = float((field.ra + east / np.cos(np.radians(dec))) % 360)
     exposure = Exposure(
-        f"{config.name}-{field.id}-{band}-{number:04d}", camera, "science", start, config.exposure_time, band,
+        name, camera, "science", start, config.exposure_time, band,
         round(ra, 6), round(dec, 6), round(airmass, 4), field.id, field.id,
     )  # fmt: skip
     return Planned(exposure, index, turned, Conditions(
