@@ -45,7 +45,7 @@ def reduce(
     """
     from .config import load_settings  # here, so that --help does not wait for scipy
     from .errors import CatalogueError, ConfigError
-    from .run import find_files, reduce_night
+    from .night.reduce import find_files, reduce_night
 
     try:
         settings = load_settings(

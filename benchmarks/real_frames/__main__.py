@@ -20,10 +20,10 @@ from reference_pipeline.catalogues.tycho2 import DEBIAN_FOLDER, PATTERN
 from reference_pipeline.config import PipelineConfig, load_settings
 from reference_pipeline.errors import AstrometryError
 from reference_pipeline.frame import Frame
+from reference_pipeline.night.reduce import find_files, reduce_night
 from reference_pipeline.products import read_product
 from reference_pipeline.raw import claimed_wcs, read_raw
 from reference_pipeline.reduce.astrometry import solve_field, usable_stars
-from reference_pipeline.run import find_files, reduce_night
 
 SETTINGS = Path(__file__).parent
 HATP32 = DATA / "images" / "rzellem+EXOTIC_sampledata" / "HatP32Dec202017"

@@ -21,7 +21,7 @@ from benchmarks.reduction.accuracy import magnitudes, positions
 from benchmarks.reduction.nights import PARTS, survey_of
 from reference_pipeline.catalogues.opening import open_catalogue
 from reference_pipeline.config import load_config
-from reference_pipeline.night_masters import make_night_masters
+from reference_pipeline.night.masters import make_night_masters
 from reference_pipeline.products import write_product
 from reference_pipeline.raw import read_exposure, read_raw
 from reference_pipeline.reduce.masters import read_masters

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from reference_pipeline.config import load_config
 from reference_pipeline.frame import Frame
+from reference_pipeline.night.reduce import find_files, reduce_night
 from reference_pipeline.products import read_product
-from reference_pipeline.run import find_files, reduce_night
 from reference_pipeline.simulate.survey import SurveyConfig, load_survey, simulate_night
 from reference_pipeline.simulate.truth import FrameTruth, read_truth
 

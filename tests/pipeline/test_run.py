@@ -10,10 +10,10 @@ import pytest
 from astropy.io import fits
 from typer.testing import CliRunner
 
-from reference_pipeline import run
 from reference_pipeline.cli import app
 from reference_pipeline.config import load_config
 from reference_pipeline.errors import ConfigError
+from reference_pipeline.night import reduce as stage
 from reference_pipeline.products import read_product, status_of
 from reference_pipeline.simulate.survey import load_survey, simulate_night
 from reference_pipeline.simulate.truth import read_truth
@@ -180,19 +180,19 @@ def test_two_files_that_would_have_one_product_are_refused(night, tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.fits").touch()
     with pytest.raises(ConfigError, match="would both become"):
-        run.find_files([tmp_path / "a", tmp_path / "b"])
+        stage.find_files([tmp_path / "a", tmp_path / "b"])
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no FITS files"):
-        run.find_files([tmp_path])
+        stage.find_files([tmp_path])
 
 
 def die(job):
     """A worker that the system kills on one frame."""
     if job.path.name == "deadly.fits":
         os._exit(9)
-    return run.FrameReport(file=job.path.name, id=job.path.stem, status="calibrated")
+    return stage.FrameReport(file=job.path.name, id=job.path.stem, status="calibrated")
 
 
 def raise_(job):
@@ -203,8 +203,8 @@ def raise_(job):
 def test_a_frame_that_ends_its_process_does_not_end_the_night(work, reason, night):
     config = load_config(night / "reduce.toml")
     names = ["a.fits", "deadly.fits", "b.fits"] if work is die else ["deadly.fits"]
-    jobs = [run.Job(Path(name), "science", (), Path("."), config, False) for name in names]
-    reports = run._in_processes(work, jobs, 1, lambda report: None)
+    jobs = [stage.Job(Path(name), "science", (), Path("."), config, False) for name in names]
+    reports = stage._reports_of(work, jobs, 1, lambda report: None)
     assert {r.file: r.status for r in reports} == {
         name: "crashed" if name == "deadly.fits" else "calibrated" for name in names
     }

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from multiscale.atomic import replacing
 
-from .frame import Decision, Frame
+from ..frame import Decision, Frame
 
 Status = Literal["calibrated", "failed", "crashed", "rejected", "master", "unchanged"]
 

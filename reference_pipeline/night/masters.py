@@ -7,10 +7,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import PipelineConfig
-from .errors import CalibrationError, FileError
-from .frame import Exposure
-from .reduce.masters import (
+from ..config import PipelineConfig
+from ..errors import CalibrationError, FileError
+from ..frame import Exposure
+from ..reduce.masters import (
     Master,
     make_master_bias,
     make_master_dark,
@@ -18,8 +18,8 @@ from .reduce.masters import (
     read_master,
     write_master,
 )
+from ..version import __version__
 from .report import FrameReport
-from .version import __version__
 
 
 @dataclass(frozen=True)
