@@ -1,0 +1,1 @@
+"""The database: what is known of exposures, differences, objects and alerts."""
