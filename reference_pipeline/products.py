@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,37 @@ def read_product(path: Path) -> Frame:
             warnings.simplefilter("ignore", FITSFixedWarning)
             with fits.open(path, memmap=False) as hdus:
                 return _frame(hdus)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise FileError(path.stem, "read", "not-a-product", f"{path.name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a product's headers say: enough to choose and to queue it, without its pixels."""
+
+    path: Path
+    exposure: Exposure
+    status: str
+    input_digest: str
+    shape: tuple[int, int]  # (ny, nx)
+    wcs: WCS | None
+    zero_point: ZeroPoint | None
+    quality: Quality | None
+    has_psf: bool
+
+
+def read_summary(path: Path) -> Summary:
+    """Return what the headers of a product say. Raises FileError where it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            with fits.open(path) as hdus:
+                header, science = hdus[0].header, hdus["SCI"].header
+                return Summary(
+                    path, _exposure(header), str(header["STATUS"]), str(header[INPUT_KEYWORD]),
+                    (science["NAXIS2"], science["NAXIS1"]), WCS(science) if "CTYPE1" in science else None,
+                    _zero_point(science), _quality(header), "PSF" in hdus,
+                )  # fmt: skip
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise FileError(path.stem, "read", "not-a-product", f"{path.name}: {error}") from error
 
@@ -151,23 +182,13 @@ def _steps_table(steps: tuple[Step, ...]) -> fits.BinTableHDU:
 
 def _frame(hdus: fits.HDUList) -> Frame:
     header, science = hdus[0].header, hdus["SCI"].header
-    given = {
-        field.name: header[key]
-        for field in fields(Exposure)
-        if (key := f"RP EXPOSURE {field.name.upper()}") in header
-    }
-    quality = {
-        field.name: header[key]
-        for field in fields(Quality)
-        if (key := f"RP QUALITY {field.name.upper()}") in header
-    }
     data = _native(hdus["SCI"].data)
     psf = None
     if "PSF" in hdus:
         part = hdus["PSF"]
         psf = Psf(_native(part.data), part.header["DEGREE"], part.header["OVERSAMP"], data.shape)
     return Frame(
-        exposure=Exposure(**given),
+        exposure=_exposure(header),
         data=data,
         variance=_native(hdus["VAR"].data),
         mask=_native(hdus["MASK"].data),
@@ -177,13 +198,24 @@ def _frame(hdus: fits.HDUList) -> Frame:
         zero_point=_zero_point(science),
         background=_native(hdus["BKG"].data) if "BKG" in hdus else None,
         sources=Table(hdus["SOURCES"].data) if "SOURCES" in hdus else None,
-        quality=Quality(**quality) if quality else None,
+        quality=_quality(header),
         thumbnail=_native(hdus["THUMB"].data) if "THUMB" in hdus else None,
         steps=tuple(
             Step(str(row["name"]), float(row["seconds"]), json.loads(row["decision"]))
             for row in hdus["STEPS"].data
         ),
     )
+
+
+def _exposure(header: fits.Header) -> Exposure:
+    keys = {field.name: f"RP EXPOSURE {field.name.upper()}" for field in fields(Exposure)}
+    return Exposure(**{name: header[key] for name, key in keys.items() if key in header})
+
+
+def _quality(header: fits.Header) -> Quality | None:
+    keys = {field.name: f"RP QUALITY {field.name.upper()}" for field in fields(Quality)}
+    values = {name: header[key] for name, key in keys.items() if key in header}
+    return Quality(**values) if values else None
 
 
 def _zero_point(header: fits.Header) -> ZeroPoint | None:

@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 
 from reference_pipeline.errors import FileError
 from reference_pipeline.frame import Exposure, Frame, MaskBit, Quality, Step, ZeroPoint
-from reference_pipeline.products import input_digest_of, read_product, status_of, write_product
+from reference_pipeline.products import input_digest_of, read_product, read_summary, status_of, write_product
 from reference_pipeline.psf import Psf, exponents
 
 SHAPE = (40, 50)
@@ -141,3 +141,16 @@ def test_a_truncated_product_is_refused(frame, tmp_path):
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(FileError):
         read_product(path)
+
+
+def test_a_summary_says_what_the_frame_is_without_its_pixels(frame, tmp_path):
+    path = tmp_path / "a.fits"
+    write_product(path, frame, input_digest="abc")
+    summary = read_summary(path)
+    assert (summary.exposure, summary.quality, summary.zero_point) == (
+        frame.exposure, frame.quality, frame.zero_point
+    )  # fmt: skip
+    assert (summary.input_digest, summary.shape, summary.has_psf) == ("abc", SHAPE, True)
+    np.testing.assert_allclose(summary.wcs.all_pix2world([[3, 4]], 0), frame.wcs.all_pix2world([[3, 4]], 0))
+    with pytest.raises(FileError, match="not-a-product"):
+        read_summary(tmp_path / "absent.fits")
