@@ -20,10 +20,10 @@ from pydantic import Field
 from ..catalogues.sphere import separation
 from ..catalogues.stars import MAS_PER_DEGREE
 from ..config import Config, Site
+from ..ephemeris import Orbits, apparent, no_orbits
 from ..errors import ConfigError
 from .satellites import Passage, SatelliteConfig, passage
 from .scene import POINT_KINDS, Galaxies, Points, Scene, Trails
-from .solar_system import Orbits, apparent, no_orbits
 from .variables import (
     STAR_KINDS,
     STARS,
@@ -111,7 +111,7 @@ class Sky:
 
     seed: int
     config: SkyConfig = field(default_factory=SkyConfig)
-    orbits: Orbits = field(default_factory=lambda: no_orbits(60000.0))
+    orbits: Orbits = field(default_factory=no_orbits)
     site: Site | None = None
 
     def scene(

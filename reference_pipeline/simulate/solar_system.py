@@ -1,12 +1,10 @@
-"""Asteroids on Keplerian orbits: drawn to cross given fields, written as MPCORB, placed by the same elements.
+"""Asteroids on Keplerian orbits: drawn to cross given fields, and written as MPCORB.
 
-Orbits are heliocentric, ecliptic and equinox J2000; the Earth is that of erfa's analytic ephemeris (as
-astropy's "builtin"), so that nothing is downloaded. Distances are au, times MJD.
+Where they stand is computed from the same elements (ephemeris.py), as the pipeline does with real ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import erfa
@@ -15,107 +13,24 @@ from numpy.typing import NDArray
 
 from multiscale.atomic import replacing
 
-from ..catalogues.sphere import directions, unit_vectors
+from ..catalogues.mpcorb import DIGITS, LETTERS, pack_epoch, readable
+from ..catalogues.sphere import unit_vectors
 from ..config import Site
+from ..ephemeris import (
+    GAUSS,
+    LIGHT_DAYS,
+    Orbits,
+    dimming,
+    ecliptic_axes,
+    no_orbits,
+    observer,
+    tt_from_utc,
+)
 from ..errors import CatalogueError
 
 Floats = NDArray[np.float64]
 
-GAUSS = 0.01720209895  # Gaussian constant: au^1.5 per day
-LIGHT_DAYS = 0.0057755183  # light time of 1 au, days
-OBLIQUITY = np.radians(84381.448 / 3600)  # of J2000, as the Minor Planet Center uses
-AU_METRES = 1.495978707e11
-_HALF_MONTHS = "ABCDEFGHJKLMNOPQRSTUVWXY"
-_LETTERS = "ABCDEFGHJKLMNOPQRSTUVWXYZ"
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-
-@dataclass(frozen=True)
-class Orbits:
-    """Elements of asteroids, one row each, with the digits that an MPCORB file has. Angles in degrees."""
-
-    designation: NDArray[np.str_]  # packed, 7 characters
-    epoch: float  # MJD, TT
-    mean_anomaly: Floats
-    perihelion: Floats  # argument ω
-    node: Floats  # longitude Ω
-    inclination: Floats
-    eccentricity: Floats
-    semimajor_axis: Floats  # au
-    h: Floats  # absolute magnitude, V
-    g: Floats  # slope
-
-    def __len__(self) -> int:
-        return len(self.designation)
-
-    @property
-    def daily_motion(self) -> Floats:
-        """Degrees per day."""
-        return np.degrees(GAUSS / self.semimajor_axis**1.5)
-
-
-def no_orbits(epoch: float) -> Orbits:
-    """Return the orbits of no asteroid."""
-    nothing = np.empty(0)
-    return Orbits(np.empty(0, "U7"), epoch, *[nothing] * 8)
-
-
-def tt_from_utc(mjd: float) -> float:
-    """Return MJD in TT of ``mjd`` in UTC."""
-    tai = erfa.utctai(2400000.5, mjd)
-    tt = erfa.taitt(*tai)
-    return float((tt[0] - 2400000.5) + tt[1])
-
-
-def observer(mjd: float, site: Site | None) -> Floats:
-    """Return where ``site``, or the Earth's centre, is at ``mjd`` (UTC): heliocentric au, ICRS axes.
-
-    UT1 is taken as UTC: 0.9 s of rotation is 0.4 km, below 1 mas at 1 au.
-    """
-    tt = tt_from_utc(mjd)
-    heliocentric, _ = erfa.epv00(2400000.5, tt)
-    position = np.array(heliocentric["p"], float)
-    if site is None:
-        return position
-    fixed = erfa.gd2gc(1, np.radians(site.longitude), np.radians(site.latitude), site.height)
-    to_earth = erfa.c2t06a(2400000.5, tt, 2400000.5, mjd, 0.0, 0.0)
-    return position + to_earth.T @ np.asarray(fixed) / AU_METRES
-
-
-def heliocentric(orbits: Orbits, tt: Floats | float) -> Floats:
-    """Return positions (au, ICRS axes) at ``tt`` (MJD, TT; a number or one for each row), shape (n, 3)."""
-    mean = np.radians(orbits.mean_anomaly + orbits.daily_motion * (tt - orbits.epoch))
-    e, a = orbits.eccentricity, orbits.semimajor_axis
-    anomaly = _kepler(mean, e)
-    x, y = a * (np.cos(anomaly) - e), a * np.sqrt(1 - e**2) * np.sin(anomaly)
-    w, node, i = (np.radians(v) for v in (orbits.perihelion, orbits.node, orbits.inclination))
-    u = x * np.cos(w) - y * np.sin(w)
-    v = x * np.sin(w) + y * np.cos(w)
-    ecliptic = np.stack(
-        [
-            u * np.cos(node) - v * np.cos(i) * np.sin(node),
-            u * np.sin(node) + v * np.cos(i) * np.cos(node),
-            v * np.sin(i),
-        ],
-        axis=-1,
-    )
-    return ecliptic @ _ecliptic_axes()
-
-
-def apparent(orbits: Orbits, mjd: float, site: Site | None) -> tuple[Floats, Floats, Floats]:
-    """Return astrometric right ascension and declination (ICRS, degrees) and V at ``mjd`` (UTC).
-
-    Two-body motion, with light time; seen from ``site``, or from the Earth's centre. Magnitudes follow H
-    and G (Bowell+ 1989).
-    """
-    earth, tt = observer(mjd, site), tt_from_utc(mjd)
-    delay = np.zeros(len(orbits))
-    for _ in range(3):
-        body = heliocentric(orbits, tt - delay)
-        distance = np.linalg.norm(body - earth, axis=1)
-        delay = LIGHT_DAYS * distance
-    ra, dec = directions(body - earth)
-    return ra, dec, orbits.h + _dimming(body, earth, orbits.g)
+_HALF_MONTHS = LETTERS[:24]
 
 
 def place_asteroids(
@@ -139,7 +54,7 @@ def place_asteroids(
     n_each = rng.poisson(per_field, len(fields))
     n = int(n_each.sum())
     if n == 0:
-        return no_orbits(epoch)
+        return no_orbits()
     center = np.repeat(fields, n_each, axis=0)
     away, angle = radius * np.sqrt(rng.random(n)), rng.uniform(0, 2 * np.pi, n)
     dec = np.clip(center[:, 1] + away * np.sin(angle), -89.9, 89.9)
@@ -157,11 +72,12 @@ def place_asteroids(
     steps = rng.random(n)
     visual = np.log10(10 ** (0.3 * bright) + steps * (10 ** (0.3 * faint) - 10 ** (0.3 * bright))) / 0.3
     slope = np.full(n, 0.15)
-    h = np.round(visual - _dimming(position, earth, slope), 2)
+    h = np.round(visual - dimming(position, earth, slope), 2)
     a = np.round(elements["a"], 7)
     mean = elements["mean"] - np.degrees(GAUSS / a**1.5) * (tt - epoch)
     return Orbits(
-        designation=np.array([_designation(epoch, k) for k in range(n)]), epoch=epoch,
+        designation=np.array([_designation(epoch, k) for k in range(n)], "U7"),
+        epoch=np.full(n, epoch),
         mean_anomaly=np.round(mean % 360.0, 5) % 360.0,
         perihelion=np.round(elements["perihelion"], 5) % 360.0,
         node=np.round(elements["node"], 5) % 360.0, inclination=np.round(elements["inclination"], 5),
@@ -178,7 +94,6 @@ def write_mpcorb(path: str | Path, orbits: Orbits) -> None:
     151–160, flags 162–165, readable designation 167–194, last observation 195–202.
     """
     o = orbits
-    epoch, day = _pack_epoch(o.epoch), _calendar(o.epoch)
     header = [
         "MINOR PLANET CENTER ORBIT DATABASE (MPCORB): asteroids of a simulated survey",
         "",
@@ -189,57 +104,21 @@ def write_mpcorb(path: str | Path, orbits: Orbits) -> None:
     with replacing(path) as partial, partial.open("w", encoding="ascii", newline="\n") as file:
         file.write("\n".join(header) + "\n")
         for k in range(len(o)):
+            epoch, day = pack_epoch(o.epoch[k]), _calendar(o.epoch[k])
             file.write(
                 f"{o.designation[k]:<7} {o.h[k]:5.2f} {o.g[k]:5.2f} {epoch} {o.mean_anomaly[k]:9.5f}  "
                 f"{o.perihelion[k]:9.5f}  {o.node[k]:9.5f}  {o.inclination[k]:9.5f}  "
                 f"{o.eccentricity[k]:9.7f} {o.daily_motion[k]:11.8f} {o.semimajor_axis[k]:11.7f}  "
                 f"0 {'MPO000000':<9} {60:5d} {3:3d} {day[:4]}-{day[:4]} 0.50 {'M-v':3} {'38h':3} "
-                f"{'MPCLINUX':<10} 0000 {'':9}{_readable(o.designation[k]):<19}{day}\n"
+                f"{'MPCLINUX':<10} 0000 {'':9}{readable(o.designation[k]):<19}{day}\n"
             )
-
-
-def read_mpcorb(path: str | Path) -> Orbits:
-    """Return the orbits of an MPCORB file whose rows have one epoch.
-
-    Raises CatalogueError if a row cannot be read or the epochs differ.
-    """
-    lines = Path(path).read_text(encoding="ascii").splitlines()
-    begin = next((k + 1 for k, line in enumerate(lines) if line.startswith("-----")), 0)
-    rows = [line for line in lines[begin:] if line.strip()]
-    epochs = {line[20:25] for line in rows}
-    if len(epochs) != 1:
-        raise CatalogueError(f"{path}: expected one epoch, found {len(epochs)}")
-    columns = ((26, 35), (37, 46), (48, 57), (59, 68), (70, 79), (92, 103), (8, 13), (14, 19))
-    try:
-        values = np.array([[float(line[a:b]) for a, b in columns] for line in rows])
-    except ValueError as error:
-        raise CatalogueError(f"{path}: not a row of MPCORB: {error}") from error
-    m, w, node, i, e, a, h, g = values.T
-    return Orbits(
-        np.array([line[:7].strip() for line in rows]), _unpack_epoch(epochs.pop()), m, w, node, i, e, a, h, g
-    )
-
-
-def _kepler(mean: Floats, e: Floats) -> Floats:
-    """Eccentric anomalies by Newton's method: E − e sin E = M."""
-    mean = np.remainder(mean + np.pi, 2 * np.pi) - np.pi
-    anomaly = mean + e * np.sin(mean)
-    for _ in range(12):
-        anomaly = anomaly - (anomaly - e * np.sin(anomaly) - mean) / (1 - e * np.cos(anomaly))
-    return anomaly
-
-
-def _ecliptic_axes() -> Floats:
-    """Rows: the ecliptic's axes in equatorial coordinates."""
-    c, s = np.cos(OBLIQUITY), np.sin(OBLIQUITY)
-    return np.array([[1.0, 0, 0], [0, c, s], [0, -s, c]])
 
 
 def _velocity(position: Floats, rng: np.random.Generator) -> Floats:
     """Velocities (au per day) of orbits near to circular, prograde, and no steeper than they need to be."""
     r = np.linalg.norm(position, axis=1, keepdims=True)
     up = position / r
-    east = np.cross(_ecliptic_axes()[2], up)
+    east = np.cross(ecliptic_axes()[2], up)
     east /= np.linalg.norm(east, axis=1, keepdims=True)
     north = np.cross(up, east)
     n = len(position)
@@ -251,7 +130,7 @@ def _velocity(position: Floats, rng: np.random.Generator) -> Floats:
 
 def _elements(position: Floats, velocity: Floats) -> dict[str, Floats]:
     """Kepler's elements (au, degrees) of heliocentric states on ICRS axes; bound orbits."""
-    axes = _ecliptic_axes().T
+    axes = ecliptic_axes().T
     r, v = position @ axes, velocity @ axes / GAUSS
     distance = np.linalg.norm(r, axis=1)
     a = 1 / (2 / distance - (v**2).sum(axis=1))
@@ -270,31 +149,9 @@ def _elements(position: Floats, velocity: Floats) -> dict[str, Floats]:
     }  # fmt: skip
 
 
-def _dimming(body: Floats, earth: Floats, slope: Floats) -> Floats:
-    """V − H: 5 log10(r Δ) − 2.5 log10((1 − G) φ1 + G φ2), φ = exp(−A tan^B(α/2)) (Bowell+ 1989)."""
-    sight = body - earth
-    r, delta = np.linalg.norm(body, axis=1), np.linalg.norm(sight, axis=1)
-    cosine = np.clip((body * sight).sum(axis=1) / (r * delta), -1, 1)
-    half = np.tan(0.5 * np.arccos(cosine))
-    phase = (1 - slope) * np.exp(-3.33 * half**0.63) + slope * np.exp(-1.87 * half**1.22)
-    return 5 * np.log10(r * delta) - 2.5 * np.log10(phase)
-
-
 def _calendar(mjd: float) -> str:
     year, month, day, _ = erfa.jd2cal(2400000.5, mjd)
     return f"{int(year):04d}{int(month):02d}{int(day):02d}"
-
-
-def _pack_epoch(mjd: float) -> str:
-    text = _calendar(mjd)
-    year, month, day = int(text[:4]), int(text[4:6]), int(text[6:])
-    return f"{_DIGITS[year // 100]}{year % 100:02d}{_DIGITS[month]}{_DIGITS[day]}"
-
-
-def _unpack_epoch(packed: str) -> float:
-    year = _DIGITS.index(packed[0]) * 100 + int(packed[1:3])
-    _, mjd = erfa.cal2jd(year, _DIGITS.index(packed[3]), _DIGITS.index(packed[4]))
-    return float(mjd)
 
 
 def _designation(epoch: float, k: int) -> str:
@@ -304,10 +161,4 @@ def _designation(epoch: float, k: int) -> str:
     cycle = k // 25
     if cycle >= 620:
         raise CatalogueError(f"{k + 1} asteroids in one half-month, the designations end at 15500")
-    return f"{_DIGITS[int(text[:2])]}{text[2:4]}{half}{_DIGITS[cycle // 10]}{cycle % 10}{_LETTERS[k % 25]}"
-
-
-def _readable(packed: str) -> str:
-    cycle = _DIGITS.index(packed[4]) * 10 + int(packed[5])
-    year = _DIGITS.index(packed[0]) * 100 + int(packed[1:3])
-    return f"{year} {packed[3]}{packed[6]}{cycle or ''}"
+    return f"{DIGITS[int(text[:2])]}{text[2:4]}{half}{DIGITS[cycle // 10]}{cycle % 10}{LETTERS[k % 25]}"
