@@ -286,8 +286,10 @@ class Alerts(Config):
 
 
 class NightRun(Config):
-    """run.py: the whole night. Paths are taken from where the settings lie."""
+    """night/: the whole night. Paths are taken from where the settings lie."""
 
+    raw: tuple[str, ...] = ("raw",)  # files and folders of raw frames
+    output: str = "out"
     branches: tuple[Literal["qip", "dip"], ...] = ("dip",)
     binning: int = Field(default=3, ge=2, le=8)  # of the quick branch
     dip_tile: tuple[int, int] = (3072, 4096)  # (ny, nx): larger frames are subtracted in such parts
