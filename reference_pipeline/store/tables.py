@@ -60,7 +60,7 @@ class Whole(TypeDecorator[int]):
 
 
 class Cell(Whole):
-    """An integer of 64 bits: a HEALPix cell (cells.py)."""
+    """An integer of 64 bits: a HEALPix cell (sky.py)."""
 
     impl = BigInteger
     cache_ok = True
@@ -99,6 +99,8 @@ class Exposure(Table):
     product: Mapped[str]  # path, from the output folder
     input_digest: Mapped[str]
     is_too: Mapped[bool] = mapped_column(default=False)  # a target of opportunity
+    footprint: Mapped[list[Any] | None]  # corners [ra, dec] of what it covers, convex, in order; sky.py
+    radius: Mapped[float | None]  # degrees, from (ra, dec) to the farthest corner
 
 
 class Template(Table):
@@ -156,7 +158,7 @@ class Candidate(Table):
     x: Mapped[float]
     y: Mapped[float]
     ra: Mapped[float]
-    dec: Mapped[float] = mapped_column(index=True)
+    dec: Mapped[float]
     ra_err: Mapped[float]
     dec_err: Mapped[float]
     flux: Mapped[float]
@@ -175,25 +177,30 @@ class Candidate(Table):
     dipole: Mapped[float]
     cut: Mapped[str | None]
     matches: Mapped[list[Any]] = mapped_column(default=list)  # records of multiscale.packet.CrossMatch
-    healpix: Mapped[int] = mapped_column(Cell, index=True)  # cells.py
+    healpix: Mapped[int] = mapped_column(Cell, index=True)  # sky.py
 
 
 class Object(Table):
     """What detections of one branch, taken together, are of."""
 
     __tablename__ = "objects"
+    __table_args__ = (
+        Index(None, "branch", "healpix"),
+        Index("uq_objects_branch_designation", "branch", "designation", unique=True),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     branch: Mapped[str]
     ra: Mapped[float]  # weighted mean; of a minor planet, where it was last seen
-    dec: Mapped[float] = mapped_column(index=True)
+    dec: Mapped[float]
     ra_err: Mapped[float]
     dec_err: Mapped[float]
     n_detections: Mapped[int]
     first_mjd: Mapped[float]  # mid-exposure
     last_mjd: Mapped[float]
     kind: Mapped[str | None]  # "minor_planet" for a known one
-    healpix: Mapped[int] = mapped_column(Cell, index=True)  # cells.py
+    designation: Mapped[str | None]  # its name in the catalogue of minor planets
+    healpix: Mapped[int] = mapped_column(Cell)  # sky.py
 
 
 class Detection(Table):
