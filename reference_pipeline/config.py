@@ -282,6 +282,7 @@ class Alerts(Config):
     )  # fmt: skip
     variance: bool = False
     mask: bool = False
+    psf: bool = False  # of the difference, at the candidate: an eighth more bytes
     send_cut: bool = False  # also what a cut removed
 
 

@@ -3,6 +3,7 @@
     PipelineError              the one class a caller needs to catch
     ├── ConfigError            a configuration or a camera description: nothing can start
     ├── StoreError             the database: not reachable, of another version, against what is known
+    ├── DeliveryError          a sink did not confirm alerts; they stay in the outbox
     ├── CatalogueError         a reference catalogue cannot be read
     │   └── CoverageError      or does not cover the sky asked for
     └── FrameError             one frame is lost, the night goes on
@@ -35,6 +36,10 @@ REASONS: dict[str, str] = {  # word -> what it means, and what can be done
     "kind": "The header says another kind of frame than the caller expected.",
     "not-a-master": "The file is not a master written by this pipeline.",
     "not-a-product": "The file is not a calibrated frame written by this pipeline.",
+    "not-a-difference": "The file is not a difference product, or container of cutouts, of this pipeline, or it "
+    "is damaged. Subtract again.",
+    "pruned": "The difference product is not there: `prune` takes it away after `night.keep_days`. Subtract "
+    "again.",
     "not-a-truth": "The file is not the truth of a simulated frame.",
     "twice": "Two masters of one kind and band were given.",
     "no-frames": "Of all the calibration frames of a kind, none could be used; the message says why.",
@@ -98,6 +103,10 @@ class ConfigError(PipelineError):
 
 class StoreError(PipelineError):
     """A database that cannot be reached, is of another version, or contradicts what is to be stored."""
+
+
+class DeliveryError(PipelineError):
+    """A sink that did not confirm alerts; they stay in the outbox."""
 
 
 class CatalogueError(PipelineError):

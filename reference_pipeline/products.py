@@ -41,9 +41,9 @@ def write_product(path: Path, frame: Frame, *, input_digest: str = "", status: s
     """Write ``frame`` to ``path``, whole or not at all. ``status`` goes to the header's STATUS."""
     primary = fits.PrimaryHDU(header=_header(frame, input_digest, status))
     hdus: list[fits.hdu.base.ExtensionHDU] = [
-        fits.ImageHDU(frame.data, _science_header(frame), name="SCI"),
+        fits.ImageHDU(frame.data, science_header(frame), name="SCI"),
         fits.ImageHDU(frame.variance, name="VAR"),
-        fits.ImageHDU(frame.mask, _mask_header(), name="MASK"),
+        fits.ImageHDU(frame.mask, mask_header(), name="MASK"),
     ]
     if frame.background is not None:
         hdus.append(fits.ImageHDU(frame.background, name="BKG"))
@@ -96,7 +96,7 @@ def read_summary(path: Path) -> Summary:
                 return Summary(
                     path, _exposure(header), str(header["STATUS"]), str(header[INPUT_KEYWORD]),
                     (science["NAXIS2"], science["NAXIS1"]), WCS(science) if "CTYPE1" in science else None,
-                    _zero_point(science), _quality(header), "PSF" in hdus,
+                    zero_point_of(science), _quality(header), "PSF" in hdus,
                 )  # fmt: skip
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise FileError(path.stem, "read", "not-a-product", f"{path.name}: {error}") from error
@@ -143,7 +143,8 @@ def _header(frame: Frame, input_digest: str, status: str) -> fits.Header:
     return header
 
 
-def _science_header(frame: Frame) -> fits.Header:
+def science_header(frame: Frame) -> fits.Header:
+    """The header of an image in the frame's electrons: WCS, unit, zero point."""
     header = fits.Header() if frame.wcs is None else frame.wcs.to_header(relax=True)
     header["BUNIT"] = "electron"
     zero_point = frame.zero_point
@@ -162,7 +163,8 @@ def _science_header(frame: Frame) -> fits.Header:
     return header
 
 
-def _mask_header() -> fits.Header:
+def mask_header() -> fits.Header:
+    """The header that names a mask's bits: ``MSK0`` …"""
     header = fits.Header()
     for bit in MaskBit:
         header[f"MSK{bit.value.bit_length() - 1}"] = (bit.name, f"value {bit.value}")
@@ -182,24 +184,24 @@ def _steps_table(steps: tuple[Step, ...]) -> fits.BinTableHDU:
 
 def _frame(hdus: fits.HDUList) -> Frame:
     header, science = hdus[0].header, hdus["SCI"].header
-    data = _native(hdus["SCI"].data)
+    data = native(hdus["SCI"].data)
     psf = None
     if "PSF" in hdus:
         part = hdus["PSF"]
-        psf = Psf(_native(part.data), part.header["DEGREE"], part.header["OVERSAMP"], data.shape)
+        psf = Psf(native(part.data), part.header["DEGREE"], part.header["OVERSAMP"], data.shape)
     return Frame(
         exposure=_exposure(header),
         data=data,
-        variance=_native(hdus["VAR"].data),
-        mask=_native(hdus["MASK"].data),
+        variance=native(hdus["VAR"].data),
+        mask=native(hdus["MASK"].data),
         gain=header["GAIN"],
         wcs=WCS(science) if "CTYPE1" in science else None,
         psf=psf,
-        zero_point=_zero_point(science),
-        background=_native(hdus["BKG"].data) if "BKG" in hdus else None,
+        zero_point=zero_point_of(science),
+        background=native(hdus["BKG"].data) if "BKG" in hdus else None,
         sources=Table(hdus["SOURCES"].data) if "SOURCES" in hdus else None,
         quality=_quality(header),
-        thumbnail=_native(hdus["THUMB"].data) if "THUMB" in hdus else None,
+        thumbnail=native(hdus["THUMB"].data) if "THUMB" in hdus else None,
         steps=tuple(
             Step(str(row["name"]), float(row["seconds"]), json.loads(row["decision"]))
             for row in hdus["STEPS"].data
@@ -218,7 +220,8 @@ def _quality(header: fits.Header) -> Quality | None:
     return Quality(**values) if values else None
 
 
-def _zero_point(header: fits.Header) -> ZeroPoint | None:
+def zero_point_of(header: fits.Header) -> ZeroPoint | None:
+    """Return the zero point that :func:`science_header` wrote, None where there was none."""
     if "MAGZP" not in header:
         return None
     c0, c1, c2, c3, c4, c5 = (float(header[f"ZPC{i}"]) for i in range(6))
@@ -234,6 +237,6 @@ def _zero_point(header: fits.Header) -> ZeroPoint | None:
     )
 
 
-def _native(data: np.ndarray) -> np.ndarray:
+def native(data: np.ndarray) -> np.ndarray:
     """Return FITS's big-endian pixels in this machine's order, which sep and numba need."""
     return data.astype(data.dtype.newbyteorder("="), copy=False)
