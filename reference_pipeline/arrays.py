@@ -15,3 +15,8 @@ def namespace(array: Any) -> Any:
     """
     cupy = sys.modules.get("cupy")
     return np if cupy is None else cupy.get_array_module(array)
+
+
+def to_host(array: Any) -> Any:
+    """Return ``array`` as numpy's: itself, or a copy of what lies on a GPU."""
+    return array if namespace(array) is np else array.get()

@@ -77,6 +77,17 @@ class Mapping:
         x, y, area = (down @ nodes[part] @ across.T for nodes in (self.x, self.y, self.area))
         return x, y, area
 
+    def places(self, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
+        """x, y and area at single places (rows[k], columns[k]), each (n,)."""
+        (i, down), (j, across) = (
+            _cubic_taps(at, self.step, n) for at, n in zip((rows, columns), self.x.shape)
+        )
+        x, y, area = (
+            np.einsum("nk,nkm,nm->n", down, nodes[i[:, :, None], j[:, None, :]], across)
+            for nodes in (self.x, self.y, self.area)
+        )
+        return x, y, area
+
 
 def map_between(old: WCS, new: WCS, old_shape: tuple[int, int], new_shape: tuple[int, int]) -> Mapping:
     """Return where pixels of the grid ``new`` lie on ``old``, by both WCS, distortions included.
@@ -355,7 +366,7 @@ def _sampled(
     old: WCS, new: WCS, old_shape: tuple[int, int], new_shape: tuple[int, int], step: int
 ) -> Mapping:
     ny, nx = new_shape
-    rows, columns = (np.arange(-1, -(-(n - 1) // step) + 2) * step for n in (ny, nx))
+    rows, columns = (np.arange(-1, -(-(n - 1) // step) + 3) * step for n in (ny, nx))
     x, y = exact_places(old, new, *np.meshgrid(columns, rows), old_shape)
     (x_down, x_across), (y_down, y_across) = (np.gradient(a, step, edge_order=2) for a in (x, y))
     area = np.abs(x_across * y_down - x_down * y_across)
@@ -373,13 +384,26 @@ def _sampled(
 
 def _cubic_weights(at: NDArray[Any], step: int, n_nodes: int) -> tuple[Floats, int]:
     """A matrix from nodes to pixels ``at``, and the first node it takes (only those near are in it)."""
+    nodes, weights = _cubic_taps(at, step, n_nodes)
+    first = int(nodes.min())
+    matrix = np.zeros((len(nodes), int(nodes.max()) - first + 1))
+    np.add.at(matrix, (np.arange(len(nodes))[:, None], nodes - first), weights)
+    return matrix, first
+
+
+def _cubic_taps(at: NDArray[Any], step: int, n_nodes: int) -> tuple[NDArray[np.int64], Floats]:
+    """The four nodes about each place and their weights, both (n, 4)."""
     place = np.asarray(at, float) / step + 1.0
-    first = max(int(np.floor(place.min())) - 1, 0)
-    last = min(int(np.floor(place.max())) + 3, n_nodes)
-    s = np.abs(place[:, None] - np.arange(first, last))
+    nodes = np.floor(place).astype(np.int64)[:, None] + np.arange(-1, 3)
+    return np.clip(nodes, 0, n_nodes - 1), cubic(place[:, None] - nodes)
+
+
+def cubic(distance: Floats) -> Floats:
+    """Keys' (1981) cubic convolution, a = −1/2."""
+    s = np.abs(distance)
     near = (1.5 * s - 2.5) * s * s + 1.0
     far = ((-0.5 * s + 2.5) * s - 4.0) * s + 2.0
-    return np.where(s < 1.0, near, np.where(s < 2.0, far, 0.0)), first
+    return np.where(s < 1.0, near, np.where(s < 2.0, far, 0.0))
 
 
 def _tiles(shape: tuple[int, int], tile: int) -> Iterator[tuple[slice, slice]]:
