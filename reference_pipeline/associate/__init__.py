@@ -1,0 +1,1 @@
+"""From candidates to objects: which detections are of one thing, and how it changed."""

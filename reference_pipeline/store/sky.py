@@ -1,0 +1,124 @@
+"""Positions in the database: the cell each lies in, the cells of a cone, and what an exposure covers.
+
+Angles are degrees (ICRS). Cells are those of HEALPix at order 29, nested (Gorski+ 2005, ApJ 622, 759): a cell
+of a lower order is a range of them, so that a cone is a few ranges of one indexed column, at the poles and
+across RA 0 as anywhere.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy import units as u
+from astropy_healpix.core import healpix_cone_search, lonlat_to_healpix
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+_ORDER = 29
+_SEARCH_ORDER = 20  # 0.2 arcsec; finer cells would not make a search faster
+_CELL = 58.6  # degrees, side of a cell of order 0
+
+
+def cells_of(ra: ArrayLike, dec: ArrayLike) -> NDArray[np.int64]:
+    """Return the cell of each position."""
+    cells = lonlat_to_healpix(
+        np.asarray(ra, float) * u.deg, np.asarray(dec, float) * u.deg, 2**_ORDER, order="nested"
+    )
+    return np.asarray(cells, np.int64)
+
+
+def cell_ranges(ra: float, dec: float, radius: float) -> list[tuple[int, int]]:
+    """Return (first, last) of the ranges of cells that hold the cone, and a little around it."""
+    order = int(np.clip(np.log2(_CELL / max(radius, 1e-9)), 0, _SEARCH_ORDER))
+    # Wider by a part in a million and a microarcsecond: the search is of rounded numbers as the cells are.
+    wider = min(radius * (1.0 + 1e-6) + 3e-10, 180.0)
+    found = healpix_cone_search(ra * u.deg, dec * u.deg, wider * u.deg, 2**order, order="nested")
+    ranges: list[tuple[int, int]] = []
+    size = 4 ** (_ORDER - order)
+    for cell in np.unique(found).tolist():
+        first, last = cell * size, (cell + 1) * size - 1
+        if ranges and ranges[-1][1] + 1 == first:
+            ranges[-1] = (ranges[-1][0], last)
+        else:
+            ranges.append((first, last))
+    return ranges
+
+
+def vectors_of(ra: ArrayLike, dec: ArrayLike) -> NDArray[np.float64]:
+    """Return the unit vectors of positions, (..., 3)."""
+    a, d = np.deg2rad(np.asarray(ra, float)), np.deg2rad(np.asarray(dec, float))
+    return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=-1)
+
+
+def position_of(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return RA, in [0, 360), and Dec of vectors (..., 3) of any length."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    ra = np.rad2deg(np.arctan2(y, x)) % 360.0
+    return np.where(ra == 360.0, 0.0, ra), np.rad2deg(np.arctan2(z, np.hypot(x, y)))
+
+
+def separations(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the angles between unit vectors (..., 3), degrees; exact for the smallest ones."""
+    chords = np.linalg.norm(first - second, axis=-1)
+    return np.rad2deg(2.0 * np.arcsin(np.clip(0.5 * chords, 0.0, 1.0)))
+
+
+def offsets(
+    origins: NDArray[np.float64], vectors: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how far ``vectors`` lie east and north of ``origins``, degrees; of a few arcsec at most."""
+    east, north = _east_north(origins)
+    return np.rad2deg((vectors * east).sum(axis=-1)), np.rad2deg((vectors * north).sum(axis=-1))
+
+
+def moved(
+    origins: NDArray[np.float64], east: NDArray[np.float64], north: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the unit vectors ``east`` and ``north`` (degrees, small) of ``origins``."""
+    e, n = _east_north(origins)
+    vectors = origins + np.deg2rad(east)[..., None] * e + np.deg2rad(north)[..., None] * n
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _east_north(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The directions of east and north at unit vectors (..., 3); at a pole, those of RA 0."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    across = np.hypot(x, y)
+    at_pole = across == 0
+    cosine = np.where(at_pole, 1.0, x / np.where(at_pole, 1.0, across))
+    sine = np.where(at_pole, 0.0, y / np.where(at_pole, 1.0, across))
+    east = np.stack([-sine, cosine, np.zeros_like(z)], axis=-1)
+    return east, np.stack([-z * cosine, -z * sine, across], axis=-1)
+
+
+def footprint_of(wcs: WCS, shape: tuple[int, int]) -> tuple[list[list[float]], float, float, float]:
+    """Return the corners [ra, dec] of an image of ``shape`` (ny, nx), its centre and its radius.
+
+    The radius, degrees, is from the centre to the farthest corner. Edges are taken as great circles: with the
+    distortion of a survey camera they are off by a few pixels, which decides nothing but whether an upper
+    limit is stated there.
+    """
+    ny, nx = shape
+    x = np.array([-0.5, nx - 0.5, nx - 0.5, -0.5, 0.5 * (nx - 1)])
+    y = np.array([-0.5, -0.5, ny - 0.5, ny - 0.5, 0.5 * (ny - 1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        ra, dec = wcs.all_pix2world(x, y, 0)
+    vectors = vectors_of(ra, dec)
+    radius = float(separations(vectors[:4], vectors[4]).max())
+    corners = [[float(a), float(d)] for a, d in zip(ra[:4], dec[:4])]
+    return corners, float(ra[4]), float(dec[4]), radius
+
+
+def covers(footprint: list[Any], ra: float, dec: float) -> bool:
+    """Whether a position lies within a footprint: corners [ra, dec] of a convex part of the sky, in order."""
+    corners = vectors_of(*np.asarray(footprint, float).T)
+    poles = np.cross(corners, np.roll(corners, -1, axis=0))  # of the great circles of its sides
+    point = vectors_of(ra, dec)
+    sides = poles @ point
+    same = bool((sides >= 0).all() or (sides <= 0).all())
+    return same and float(corners.sum(axis=0) @ point) > 0  # and not on the other side of the sky
