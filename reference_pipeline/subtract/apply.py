@@ -1,83 +1,169 @@
-"""A varying kernel applied to a whole image, tile by tile with bounded memory."""
+"""A varying kernel applied to a whole image, tile by tile with bounded memory.
+
+Arrays are numpy's or of another library with the array API (cupy): the result is of the input's. On numpy,
+tiles go to as many threads as ``n_threads`` says.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
+import scipy.fft
+from numpy.polynomial.legendre import legvander
 from numpy.typing import NDArray
-from scipy.fft import irfft2, next_fast_len, rfft2
 
+from ..arrays import namespace
 from ..frame import unit_coordinates
-from ..polynomials import legendre_terms
+from ..psf import exponents
 from .kernel import Kernel
 
 Pixels = NDArray[np.float32]
-TILE = 1024  # pixels a side
+Slices = tuple[slice, slice]
+T = TypeVar("T")
+R = TypeVar("R")
+
+TILE = 384  # pixels a side: a transform of it stays in a core's cache
 VARIANCE_TILE = 256  # over which the kernel that variance is convolved with is taken as constant
 
 
-def likeness(image: Pixels, kernel: Kernel, *, tile: int = TILE) -> Pixels:
-    """Return K applied to ``image`` plus B, (ny, nx) float32; pixels must be finite, outside counts as 0.
+def likeness(image: Any, kernel: Kernel, *, tile: int = TILE) -> Any:
+    """Return K applied to ``image`` plus B, (ny, nx), in the image's precision; outside counts as 0.
 
-    One transform of each tile with its margin, one product and one inverse for each term of the kernel.
+    Pixels must be finite. One transform of each tile with its margin; for each term of the kernel a product
+    and an inverse along y; for each power of x an inverse along x.
     """
-    out = np.empty(image.shape, np.float32)
-    w = kernel.half_width
-    for rows, columns in tiles(image.shape, tile):
+    xp, w, shape = namespace(image), kernel.half_width, image.shape
+    fft = fft_of(xp)
+    size, step = layout(shape, tile, 2 * w)
+    kernels = [_spectrum(term, size, image) for term in kernel.images]
+    pu, pv = ladders(shape, max(kernel.degree, kernel.background_degree))
+    background = _matrix(kernel.background, kernel.background_degree)
+    out = xp.empty_like(image)
+
+    def one(place: Slices) -> None:
+        rows, columns = place
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        us = [like(image, pu[columns, i]) for i in range(pu.shape[1])]
+        vs = [like(image, pv[rows, j])[:, None] for j in range(pv.shape[1])]
         piece = with_margin(image, rows, columns, w)
-        size = tuple(next_fast_len(n, real=True) for n in piece.shape)
-        transform = rfft2(piece, size, workers=-1)
-        u, v = _unit_axes(rows, columns, image.shape)
-        terms = legendre_terms(u[None, :], v[:, None], kernel.degree)
-        total = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.float32)
-        for i, term in enumerate(kernel.images):
-            spread = irfft2(transform * rfft2(term.astype(np.float32), size), size, workers=-1)
-            inside = spread[2 * w : piece.shape[0], 2 * w : piece.shape[1]]
-            total += inside * terms[..., i].astype(np.float32)
-        background = legendre_terms(u[None, :], v[:, None], kernel.background_degree) @ kernel.background
-        out[rows, columns] = total + background.astype(np.float32)
+        transform = fft.fft(fft.rfft(piece, n=size[1], axis=1), n=size[0], axis=0)
+        b = like(image, pv[rows, : len(background)] @ background)  # (ny, powers of x)
+        total = xp.zeros((height, width), dtype=image.dtype)
+        for i in range(kernel.degree + 1):
+            half = None  # of the terms with this power of x, back along y
+            for spectrum, (power, j) in zip(kernels, exponents(kernel.degree)):
+                if power == i:
+                    back = fft.ifft(transform * spectrum, axis=0)[2 * w : 2 * w + height, :] * vs[j]
+                    half = back if half is None else half + back
+            total += fft.irfft(half, n=size[1], axis=1)[:, 2 * w : 2 * w + width] * us[i]
+        for i in range(len(background)):
+            total += b[:, i : i + 1] * us[i][None, :]
+        out[rows, columns] = total
+
+    over(one, tiles(shape, step), xp)
     return out
 
 
-def convolved_variance(variance: Pixels, kernel: Kernel, *, tile: int = VARIANCE_TILE) -> Pixels:
+def convolved_variance(variance: Any, kernel: Kernel, *, tile: int = VARIANCE_TILE) -> Any:
     """Return the variance of K applied to an image whose independent pixels have ``variance``."""
-    out = np.empty(variance.shape, np.float32)
-    w = kernel.half_width
-    for rows, columns in tiles(variance.shape, tile):
-        piece = with_margin(variance, rows, columns, w)
-        size = tuple(next_fast_len(n, real=True) for n in piece.shape)
+    xp, w = namespace(variance), kernel.half_width
+    fft = fft_of(xp)
+    size, step = layout(variance.shape, tile, 2 * w)
+    out = xp.empty_like(variance)
+
+    def one(place: Slices) -> None:
+        rows, columns = place
         here = kernel.at((columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2)
-        spread = irfft2(rfft2(piece, size) * rfft2(np.square(here).astype(np.float32), size), size)
-        out[rows, columns] = np.maximum(spread[2 * w : piece.shape[0], 2 * w : piece.shape[1]], 0)
+        piece = with_margin(variance, rows, columns, w)
+        transform = fft.fft(fft.rfft(piece, n=size[1], axis=1), n=size[0], axis=0)
+        transform *= _spectrum(np.square(here), size, variance)
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        back = fft.ifft(transform, axis=0)[2 * w : 2 * w + height, :]
+        spread = fft.irfft(back, n=size[1], axis=1)[:, 2 * w : 2 * w + width]
+        out[rows, columns] = xp.where(spread > 0, spread, xp.zeros_like(spread))
+
+    over(one, tiles(variance.shape, step), xp)
     return out
 
 
-def tiles(shape: tuple[int, ...], size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield (rows, columns) of tiles that cover an image of ``shape`` (ny, nx)."""
+def tiles(shape: tuple[int, ...], size: int | tuple[int, int]) -> Iterator[Slices]:
+    """Yield (rows, columns) of tiles of ``size`` that cover an image of ``shape`` (ny, nx)."""
     ny, nx = shape
-    for top in range(0, ny, size):
-        for left in range(0, nx, size):
-            yield slice(top, min(ny, top + size)), slice(left, min(nx, left + size))
+    height, width = (size, size) if isinstance(size, int) else size
+    for top in range(0, ny, height):
+        for left in range(0, nx, width):
+            yield slice(top, min(ny, top + height)), slice(left, min(nx, left + width))
 
 
-def with_margin(image: Pixels, rows: slice, columns: slice, margin: int) -> Pixels:
+def with_margin(image: Any, rows: slice, columns: slice, margin: int) -> Any:
     """A tile with ``margin`` pixels more on each side; 0 where the image ends."""
     ny, nx = image.shape
     top, bottom = max(0, rows.start - margin), min(ny, rows.stop + margin)
     left, right = max(0, columns.start - margin), min(nx, columns.stop + margin)
-    out = np.zeros(
-        (rows.stop - rows.start + 2 * margin, columns.stop - columns.start + 2 * margin), np.float32
-    )
+    height, width = rows.stop - rows.start + 2 * margin, columns.stop - columns.start + 2 * margin
+    if (bottom - top, right - left) == (height, width):
+        return image[top:bottom, left:right]
+    out = namespace(image).zeros((height, width), dtype=image.dtype)
     y, x = top - rows.start + margin, left - columns.start + margin
     out[y : y + bottom - top, x : x + right - left] = image[top:bottom, left:right]
     return out
 
 
-def _unit_axes(
-    rows: slice, columns: slice, shape: tuple[int, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def over(work: Callable[[T], R], items: Iterable[T], xp: Any) -> list[R]:
+    """Return ``work`` of each item, in order; on numpy in threads, elsewhere the device has its own."""
+    n = n_threads() if xp is np else 1
+    if n == 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(work, items))
+
+
+def n_threads() -> int:
+    """How many threads a process may use: what OMP_NUM_THREADS says, else the cores it may run on."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdigit() and int(said) > 0 else len(os.sched_getaffinity(0))
+
+
+def fft_of(xp: Any) -> Any:
+    """The transforms of a library: scipy's for numpy (single precision, no copies), else its own."""
+    return scipy.fft if xp is np else xp.fft
+
+
+def like(image: Any, values: NDArray[np.generic]) -> Any:
+    """Numbers of the host as an array of the library, the precision and the device of ``image``."""
+    if isinstance(image, np.ndarray):
+        return values.astype(image.dtype, copy=False)
+    xp = namespace(image)
+    return xp.asarray(np.ascontiguousarray(values), dtype=image.dtype, device=image.device)
+
+
+def ladders(shape: tuple[int, ...], degree: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """P_0 to P_degree at each column, (nx, degree + 1), and at each row, (ny, degree + 1)."""
     ny, nx = shape
-    u, _ = unit_coordinates(np.arange(columns.start, columns.stop), 0.0, (ny, nx))
-    _, v = unit_coordinates(0.0, np.arange(rows.start, rows.stop), (ny, nx))
-    return u, v
+    u, v = unit_coordinates(np.arange(nx), np.arange(ny), (ny, nx))
+    return legvander(u, degree), legvander(v, degree)
+
+
+def _matrix(coefficients: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
+    """Coefficients of a polynomial as a matrix (power of y, power of x) of Legendre polynomials."""
+    out = np.zeros((degree + 1, degree + 1))
+    for value, (i, j) in zip(coefficients, exponents(degree)):
+        out[j, i] = value
+    return out
+
+
+def layout(shape: tuple[int, ...], tile: int, margin: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of the transforms and of the tiles, (y, x): as few tiles as ``tile`` allows, all alike."""
+    step = tuple(-(-n // -(-n // tile)) for n in shape)
+    size = tuple(scipy.fft.next_fast_len(n + margin, real=True) for n in step)
+    return (size[0], size[1]), (step[0], step[1])
+
+
+def _spectrum(term: NDArray[np.float64], size: tuple[int, int], image: Any) -> Any:
+    """Transform of a small kernel: along x of its few rows, then along y."""
+    fft = fft_of(namespace(image))
+    return fft.fft(fft.rfft(like(image, term), n=size[1], axis=1), n=size[0], axis=0)
