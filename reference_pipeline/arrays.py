@@ -9,14 +9,20 @@ import numpy as np
 
 
 def namespace(array: Any) -> Any:
-    """Return the module whose functions take ``array``: cupy for an array of a GPU, else numpy.
+    """Return the module whose functions take ``array``: numpy, cupy for a GPU's, or what the array names.
 
     cupy is not imported here: who holds one of its arrays has imported it.
     """
+    if isinstance(array, np.ndarray):
+        return np
     cupy = sys.modules.get("cupy")
-    return np if cupy is None else cupy.get_array_module(array)
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return cupy
+    return array.__array_namespace__() if hasattr(array, "__array_namespace__") else np
 
 
 def to_host(array: Any) -> Any:
     """Return ``array`` as numpy's: itself, or a copy of what lies on a GPU."""
-    return array if namespace(array) is np else array.get()
+    if namespace(array) is np:
+        return array
+    return array.get() if hasattr(array, "get") else np.from_dlpack(array)
