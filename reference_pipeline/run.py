@@ -5,11 +5,16 @@ Stages take values and return new ones; what a failure ends is decided in night/
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from .candidate import Candidate
 from .catalogues import ReferenceCatalogue
 from .config import PipelineConfig
-from .frame import Frame
+from .crossmatch import KnownSky, cross_match
+from .detect.candidates import find_candidates
+from .frame import Frame, Step
 from .raw import RawFrame
 from .reduce.astrometry import solve
 from .reduce.calibrate import calibrate
@@ -20,6 +25,8 @@ from .reduce.psf import fit_psf, psf_photometry
 from .reduce.quality import assess
 from .reduce.sources import find_sources
 from .reduce.trails import flag_trails
+from .subtract.align import align
+from .subtract.difference import Difference, subtract
 
 
 def reduction(
@@ -52,3 +59,34 @@ def reduction(
 def measure_psf(frame: Frame, *, config: PipelineConfig) -> Frame:
     """Return ``frame`` with its PSF and PSF photometry: after and beside the main path."""
     return psf_photometry(fit_psf(frame, config=config.psf), config=config.psf)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a template showed to have changed in a frame."""
+
+    aligned: Frame  # the science frame on the template's grid
+    difference: Difference
+    candidates: tuple[Candidate, ...]  # cut or not
+    steps: tuple[Step, ...]
+
+
+def find_transients(science: Frame, template: Frame, *, sky: KnownSky, config: PipelineConfig) -> Found:
+    """Return what differs between two calibrated frames (Sun+ 2022, Figure 6). Raises FrameError."""
+    aligned = align(science, template, config=config.align)
+    difference = subtract(aligned, template, config=config.subtract)
+    started = time.perf_counter()
+    candidates = find_candidates(difference, aligned, detect=config.detect, cuts=config.cuts)
+    detected = time.perf_counter()
+    candidates = cross_match(
+        candidates, science.exposure, stars=sky.stars, galaxies=sky.galaxies, planets=sky.planets,
+        config=config.crossmatch,
+    )  # fmt: skip
+    kept = sum(c.cut is None for c in candidates)
+    steps = (
+        *aligned.steps[len(science.steps) :],
+        Step("subtract", difference.seconds, difference.decision),
+        Step("detect", detected - started, {"n_candidates": len(candidates), "n_kept": kept}),
+        Step("cross-match", time.perf_counter() - detected, {"n": sum(bool(c.matches) for c in candidates)}),
+    )
+    return Found(aligned, difference, candidates, steps)

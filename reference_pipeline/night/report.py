@@ -92,6 +92,45 @@ class FrameReport(BaseModel):
         return f"{self.file}: {self.status} {what}".rstrip() + f" ({self.seconds:.1f} s)"
 
 
+class DifferenceReport(BaseModel):
+    """What became of one exposure in one branch.
+
+    done: its alerts are in the database. unchanged: they were before. template: it is the template of its
+    field. failed: a named error ended it. crashed: a defect of the software; ``message`` is its trace.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    exposure: str
+    branch: str
+    status: Literal["done", "unchanged", "template", "failed", "crashed"]
+    template: str = ""
+    stage: str = ""
+    reason: str = ""
+    message: str = ""
+    product: str | None = None
+    seconds: float = 0.0
+    steps: tuple[StepReport, ...] = ()
+    n_candidates: int = 0
+    cuts: dict[str, int] = {}  # cut -> how many it removed
+    n_alerts: int = 0
+    n_new: int = 0  # of the alerts, those of objects not seen before
+    picture: str | None = None  # science, template and difference side by side; PNG, base64
+
+    def decision(self, step: str, name: str) -> Decision:
+        """What a step decided; None where it was not taken."""
+        return next((s.decision.get(name) for s in self.steps if s.name == step), None)
+
+    def line(self) -> str:
+        """What a person watching reads of it."""
+        if self.reason:
+            what = f"{self.stage}: {_first_line(self.message)} [{self.reason}]"
+        elif self.status == "template":
+            what = ""
+        else:
+            what = f"{self.n_candidates} candidates, {self.n_alerts} alerts"
+        return f"{self.exposure} {self.branch}: {self.status} {what}".rstrip() + f" ({self.seconds:.1f} s)"
+
+
 class NightReport(BaseModel):
     """A night, frame by frame, in the order of the files' names."""
 
@@ -99,6 +138,8 @@ class NightReport(BaseModel):
     frames: tuple[FrameReport, ...]
     seconds: float
     settings: dict[str, object]
+    differences: tuple[DifferenceReport, ...] = ()
+    n_delivered: int = 0  # alerts that left in this run
 
     @property
     def counts(self) -> dict[str, int]:
@@ -107,15 +148,23 @@ class NightReport(BaseModel):
 
     @property
     def is_complete(self) -> bool:
-        """Every science frame is calibrated, and every file could be read."""
-        return not {"failed", "crashed"} & set(self.counts)
+        """Every file could be read, every science frame is calibrated, and subtracted if that was asked."""
+        ended = {*self.counts, *(d.status for d in self.differences)}
+        return not {"failed", "crashed"} & ended
 
     def lines(self) -> list[str]:
         """What the command prints: one line for each file that did not become what it should, and the sum."""
         troubled = [f for f in self.frames if f.status in ("failed", "crashed", "rejected")]
         out = [f.line() for f in troubled]
+        out += [d.line() for d in self.differences if d.status in ("failed", "crashed")]
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
-        return [*out, f"{len(self.frames)} files in {self.seconds:.0f} s: {counts or 'nothing'}"]
+        out.append(f"{len(self.frames)} files in {self.seconds:.0f} s: {counts or 'nothing'}")
+        if self.differences:
+            ways = Counter(d.status for d in self.differences)
+            counts = ", ".join(f"{n} {status}" for status, n in sorted(ways.items()))
+            n_alerts = sum(d.n_alerts for d in self.differences)
+            out.append(f"subtractions: {counts}; {n_alerts} alerts, {self.n_delivered} delivered")
+        return out
 
     def step_seconds(self) -> dict[str, float]:
         """The median seconds of each step over the frames that took it, in the order of the steps."""
@@ -129,7 +178,12 @@ class NightReport(BaseModel):
         """Write report.json and report.html into ``folder``, each whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "report.json") as partial:
-            partial.write_text(self.model_dump_json(indent=1, exclude={"frames": {"__all__": {"thumbnail"}}}))
+            partial.write_text(
+                self.model_dump_json(
+                    indent=1,
+                    exclude={"frames": {"__all__": {"thumbnail"}}, "differences": {"__all__": {"picture"}}},
+                )
+            )
         with replacing(folder / "report.html") as partial:
             partial.write_text(_page(self), encoding="utf-8")
 
