@@ -1,0 +1,199 @@
+"""From a candidate and what is known of its object to a validated packet (specification, 6.6 and 8.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from multiscale import Alert, Cutout, StampError
+from multiscale.avro import Schema, decode_single, encode_single
+from multiscale.packet import (
+    Classification,
+    Detection,
+    ForcedPhotometry,
+    ProcessingStep,
+    Provenance,
+    UpperLimit,
+)
+from multiscale.schema import load_schema
+from multiscale.validate import record_faults, schema_faults
+
+from ..candidate import Candidate
+from ..difference_products import StoredDifference
+from ..errors import FrameError
+from ..frame import MaskBit
+
+STAGE = "alert"
+TIME_SCALE = "UTC"
+FLUX_UNIT = "electron"
+_ARCSEC = 3600.0  # in a degree
+
+
+def candidate_id(survey: str, branch: str, exposure_id: str, number: int) -> str:
+    """Return the identifier of a candidate: the same whenever the same exposure is processed."""
+    return f"{survey}-{branch}-{exposure_id}-{number:05d}"
+
+
+def alert_id(survey: str, branch: str, exposure_id: str, number: int) -> str:
+    """Return the identifier of a candidate's alert, by which who gets it twice knows that."""
+    return f"{candidate_id(survey, branch, exposure_id, number)}-alert"
+
+
+def build_alert(
+    candidate: Candidate,
+    difference: StoredDifference,
+    *,
+    survey: str,
+    object_id: str | None,
+    cutout: Cutout | None,
+    history: Sequence[Detection] = (),
+    forced_photometry: Sequence[ForcedPhotometry] = (),
+    upper_limits: Sequence[UpperLimit] = (),
+    classifications: Sequence[Classification] = (),
+    processing: Sequence[ProcessingStep] = (),
+    provenance: Sequence[Provenance] = (),
+    magnitude_system: str = "AB",
+) -> Alert:
+    """Return the alert of a candidate of ``difference``.
+
+    ``history``, ``forced_photometry`` and ``upper_limits`` are the object's, oldest first, without this
+    detection. ``magnitude_system`` is that of the reference catalogue. Raises FrameError("no-band").
+    """
+    return Alert(
+        alert_id=alert_id(survey, difference.branch, difference.exposure.id, candidate.number),
+        survey=survey,
+        object_id=object_id,
+        detection=detection_of(candidate, difference, survey=survey, magnitude_system=magnitude_system),
+        history=tuple(history),
+        forced_photometry=tuple(forced_photometry),
+        upper_limits=tuple(upper_limits),
+        cross_matches=candidate.matches,
+        classifications=tuple(classifications),
+        processing=tuple(processing),
+        provenance=tuple(provenance),
+        properties=properties_of(candidate, difference),
+        cutout=cutout,
+    )
+
+
+def detection_of(
+    candidate: Candidate, difference: StoredDifference, *, survey: str, magnitude_system: str = "AB"
+) -> Detection:
+    """Return a candidate as a detection: errors of position and FWHM in arcsec, time at mid-exposure.
+
+    Flags are the names of the mask's bits within one FWHM, and of the cut that removed it ("CUT_EDGE").
+    What is not finite is null. Raises FrameError("no-band").
+    """
+    exposure, quality = difference.exposure, difference.quality
+    band = exposure.band or (None if difference.zero_point is None else difference.zero_point.band)
+    if band is None:
+        raise FrameError(exposure.id, STAGE, "no-band", "neither exposure nor zero point names a band")
+    has_magnitude = _finite(candidate.magnitude) is not None
+    return Detection(
+        detection_id=candidate_id(survey, difference.branch, exposure.id, candidate.number),
+        exposure_id=exposure.id,
+        detector=exposure.camera,
+        time=exposure.mid_mjd,
+        time_scale=TIME_SCALE,
+        exposure_time=exposure.exposure_time,
+        band=band,
+        ra=candidate.ra,
+        dec=candidate.dec,
+        ra_err=_finite(candidate.ra_err, _ARCSEC),
+        dec_err=_finite(candidate.dec_err, _ARCSEC),
+        x=candidate.x,
+        y=candidate.y,
+        flux=_finite(candidate.flux),
+        flux_err=_finite(candidate.flux_err),
+        flux_unit=FLUX_UNIT,
+        magnitude=_finite(candidate.magnitude),
+        magnitude_err=_finite(candidate.magnitude_err),
+        magnitude_system=magnitude_system if has_magnitude else None,
+        limiting_magnitude=None if quality is None else _finite(quality.limiting_magnitude),
+        snr=_finite(candidate.snr),
+        is_positive=candidate.is_positive,
+        fwhm=_finite(candidate.fwhm, difference.pixel_scale),
+        elongation=_finite(candidate.elongation),
+        position_angle=_finite(candidate.position_angle),
+        flags=_flags(candidate),
+    )
+
+
+def properties_of(candidate: Candidate, difference: StoredDifference) -> dict[str, Any]:
+    """Return what the record has no field for: of the candidate, and of the difference it was found on."""
+    exposure, quality, zero_point = difference.exposure, difference.quality, difference.zero_point
+    found: dict[str, Any] = {
+        "branch": difference.branch,
+        "template_id": difference.template_id,
+        "field_id": exposure.field_id,
+        "camera": exposure.camera,
+        "airmass": exposure.airmass,
+        "candidate_number": candidate.number,
+        "n_pixels": candidate.n_pixels,
+        "extraction_flags": candidate.flags,
+        "mask_bits": candidate.mask_bits,
+        "mask_fraction": candidate.mask_fraction,
+        "edge": candidate.edge,
+        "dipole": candidate.dipole,
+        "cut": candidate.cut,
+        "pixel_scale": difference.pixel_scale,
+        "input_digest": difference.input_digest,
+    }
+    if quality is not None:
+        found |= {
+            "frame_fwhm": quality.fwhm * difference.pixel_scale,
+            "frame_ellipticity": quality.ellipticity,
+            "frame_background": quality.background,
+            "frame_background_rms": quality.background_rms,
+            "frame_pearson": quality.pearson,
+            "frame_cloud_score": quality.cloud_score,
+        }
+    if zero_point is not None:
+        found |= {"zero_point": zero_point.value, "zero_point_error": zero_point.error}
+    subtraction = difference.decisions.get("subtract", {})
+    for name in ("held_out_chi2", "photometric_ratio", "convolved"):
+        if name in subtraction:
+            found[name] = subtraction[name]
+    return {name: _finite(value) if isinstance(value, float) else value for name, value in found.items()}
+
+
+def validated_packet(alert: Alert) -> bytes:
+    """Return the alert as a single-object message (8.2), read again and checked as by `multiscale validate`.
+
+    Raises FrameError("alert-refused"), which names every fault: such an alert is not to be sent.
+    """
+    exposure_id = alert.detection.exposure_id or alert.alert_id
+    try:
+        message = encode_single(alert_schema(), alert.to_record())
+        record = decode_single(message, [alert_schema()])
+        faults = [str(fault) for fault in record_faults(record)]
+    except StampError as error:
+        faults = [str(error)]
+    if faults:
+        raise FrameError(exposure_id, STAGE, "alert-refused", f"{alert.alert_id}: {'; '.join(faults)}")
+    return message
+
+
+def alert_of(message: bytes) -> Alert:
+    """Return the alert in a single-object message of this schema. Raises StampError."""
+    return Alert.from_record(decode_single(message, [alert_schema()]))
+
+
+@lru_cache(maxsize=1)
+def alert_schema() -> Schema:
+    """Return the schema that packets are written with, made ready. Raises what `validate` says against it."""
+    schema = load_schema("multiscale.Alert")
+    for fault in schema_faults(schema):
+        raise fault
+    return Schema.of(schema)
+
+
+def _flags(candidate: Candidate) -> tuple[str, ...]:
+    names = tuple(str(bit.name) for bit in MaskBit if candidate.mask_bits & bit)
+    return names if candidate.cut is None else (*names, f"CUT_{candidate.cut.upper()}")
+
+
+def _finite(value: float | None, unit: float = 1.0) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value) * unit
