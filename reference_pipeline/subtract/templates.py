@@ -245,7 +245,7 @@ def stack(
 
 
 def _with_known_photometry(deep: Frame, best: Frame) -> Frame:
-    """What can be said of a stack without a catalogue: positions on the sky, and its quality but for clouds."""
+    """What can be said of a stack without a catalogue: positions on the sky; clouds as on its best frame."""
     assert deep.sources is not None
     assert deep.wcs is not None
     table = deep.sources.copy()
