@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiscale import Cutout, Geometry, Placement, encode_cutouts, profile
-from multiscale.avro import read_container
+from multiscale.avro import Schema, encode_body, read_container
 from multiscale.errors import StampError
 from multiscale.packet import EMBEDDED_FIELD
 from multiscale.schema import load_schema
@@ -184,9 +185,10 @@ def cutouts_path(out: Path, branch: str, exposure_id: str) -> Path:
     return out / FOLDER / branch / f"{file_stem(exposure_id)}{SUFFIX}"
 
 
-def _schema() -> dict[str, Any]:
+@lru_cache(maxsize=1)
+def _schema() -> Schema:
     """A record that embeds a cutout (specification 6.7), so that the tools of multiscale read the file."""
-    return {
+    schema = {
         "type": "record",
         "name": "CandidateCutout",
         "namespace": "reference_pipeline",
@@ -199,6 +201,7 @@ def _schema() -> dict[str, Any]:
             {"name": EMBEDDED_FIELD, "type": ["null", load_schema("multiscale.Cutout")], "default": None},
         ],
     }
+    return Schema.of(schema)
 
 
 def write_cutouts(path: Path, made: Mapping[int, Cutout], *, exposure: Exposure, branch: str) -> str:
@@ -216,7 +219,7 @@ def write_cutouts(path: Path, made: Mapping[int, Cutout], *, exposure: Exposure,
         }
         for number, cutout in sorted(made.items())
     )
-    return write_whole(path, container_bytes(_schema(), records))
+    return write_whole(path, container_bytes(_schema(), (encode_body(_schema(), r) for r in records)))
 
 
 def read_cutouts(path: Path, *, digest: str | None = None) -> dict[int, Cutout]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from multiscale import Alert, Cutout, StampError
 from multiscale.avro import Schema, decode_single, encode_single
+from multiscale.avro.container import SINGLE_MAGIC
+from multiscale.errors import SchemaError
 from multiscale.packet import (
     Classification,
     Detection,
@@ -167,7 +169,7 @@ def validated_packet(alert: Alert) -> bytes:
     exposure_id = alert.detection.exposure_id or alert.alert_id
     try:
         message = encode_single(alert_schema(), alert.to_record())
-        record = decode_single(message, [alert_schema()])
+        record = packet_record(message)
         faults = [str(fault) for fault in record_faults(record)]
     except StampError as error:
         faults = [str(error)]
@@ -178,7 +180,20 @@ def validated_packet(alert: Alert) -> bytes:
 
 def alert_of(message: bytes) -> Alert:
     """Return the alert in a single-object message of this schema. Raises StampError."""
-    return Alert.from_record(decode_single(message, [alert_schema()]))
+    return Alert.from_record(packet_record(message))
+
+
+def packet_record(message: bytes) -> dict[str, Any]:
+    """Return the record in a single-object message of this schema. Raises StampError."""
+    return decode_single(message, [alert_schema()])
+
+
+def packet_body(message: bytes) -> bytes:
+    """Return the record's bytes alone. Raises SchemaError for a message of another schema."""
+    head = SINGLE_MAGIC + alert_schema().fingerprint
+    if not message.startswith(head):
+        raise SchemaError("schema", f"a message that begins {message[:10].hex()}", f"{head.hex()}: our Alert")
+    return message[len(head) :]
 
 
 @lru_cache(maxsize=1)
