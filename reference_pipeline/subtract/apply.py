@@ -7,6 +7,7 @@ tiles go to as many threads as ``n_threads`` says.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -64,7 +65,7 @@ def likeness(image: Any, kernel: Kernel, *, tile: int = TILE) -> Any:
             total += b[:, i : i + 1] * us[i][None, :]
         out[rows, columns] = total
 
-    over(one, tiles(shape, step), xp)
+    deque(over(one, tiles(shape, step), xp), maxlen=0)
     return out
 
 
@@ -86,7 +87,7 @@ def convolved_variance(variance: Any, kernel: Kernel, *, tile: int = VARIANCE_TI
         spread = fft.irfft(back, n=size[1], axis=1)[:, 2 * w : 2 * w + width]
         out[rows, columns] = xp.where(spread > 0, spread, xp.zeros_like(spread))
 
-    over(one, tiles(variance.shape, step), xp)
+    deque(over(one, tiles(variance.shape, step), xp), maxlen=0)
     return out
 
 
@@ -113,13 +114,14 @@ def with_margin(image: Any, rows: slice, columns: slice, margin: int) -> Any:
     return out
 
 
-def over(work: Callable[[T], R], items: Iterable[T], xp: Any) -> list[R]:
-    """Return ``work`` of each item, in order; on numpy in threads, elsewhere the device has its own."""
+def over(work: Callable[[T], R], items: Iterable[T], xp: Any) -> Iterator[R]:
+    """Yield ``work`` of each item, in order; on numpy in threads, elsewhere the device has its own."""
     n = n_threads() if xp is np else 1
     if n == 1:
-        return [work(item) for item in items]
+        yield from map(work, items)
+        return
     with ThreadPoolExecutor(n) as pool:
-        return list(pool.map(work, items))
+        yield from pool.map(work, items)
 
 
 def n_threads() -> int:
@@ -134,18 +136,17 @@ def fft_of(xp: Any) -> Any:
 
 
 def like(image: Any, values: NDArray[np.generic]) -> Any:
-    """Numbers of the host as an array of the library, the precision and the device of ``image``."""
+    """Numbers of the host as an array of the library and the precision of ``image``."""
     if isinstance(image, np.ndarray):
         return values.astype(image.dtype, copy=False)
-    xp = namespace(image)
-    return xp.asarray(np.ascontiguousarray(values), dtype=image.dtype, device=image.device)
+    return namespace(image).asarray(np.ascontiguousarray(values), dtype=image.dtype)
 
 
 def ladders(shape: tuple[int, ...], degree: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """P_0 to P_degree at each column, (nx, degree + 1), and at each row, (ny, degree + 1)."""
     ny, nx = shape
     u, v = unit_coordinates(np.arange(nx), np.arange(ny), (ny, nx))
-    return legvander(u, degree), legvander(v, degree)
+    return np.asarray(legvander(u, degree), float), np.asarray(legvander(v, degree), float)
 
 
 def _matrix(coefficients: NDArray[np.float64], degree: int) -> NDArray[np.float64]:

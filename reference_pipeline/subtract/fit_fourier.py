@@ -21,6 +21,7 @@ The tile of the first factor is as large as ``tile``; the second factor's reache
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +34,12 @@ from scipy.linalg import cho_factor, cho_solve
 from ..arrays import namespace, to_host
 from ..frame import unit_coordinates
 from ..psf import exponents
-from .apply import fft_of, ladders, layout, like, over, tiles, with_margin
+from .apply import fft_of, ladders, layout, like, likeness, over, tiles, with_margin
 from .kernel import Basis, n_terms
 from .shifted_terms import factor_pairs, products, second_factors, shifted, unmixed
 
 Floats = NDArray[np.float64]
+Solver = Callable[[Floats], Floats]  # from the vector, in the unknowns' order, to the basis's coefficients
 
 RIDGE = 1e-12  # of the matrix's unit diagonal: what no pixel says stays small
 TILE = 256  # pixels a side: what is added up for it stays in the caches
@@ -51,30 +53,75 @@ class FourierFit:
     condition: float  # of the normal matrix, scaled to a unit diagonal; an estimate from its factor
 
 
-def fit_fourier(target: Any, image: Any, good: Any, basis: Basis, *, tile: int = TILE) -> FourierFit:
+def fit_fourier(
+    target: Any,
+    image: Any,
+    good: Any,
+    basis: Basis,
+    *,
+    rounds: int = 5,
+    tolerance: float = 0.01,
+    tile: int = TILE,
+) -> FourierFit:
     """Return the coefficients that make ``image`` most like ``target`` over all good pixels, (ny, nx) each.
 
-    Pixels must be finite where ``good``. The border of the kernel's half-width counts as not good. Arrays of
-    numpy or of a library with the array API; sums are in double precision. Raises LinAlgError when no pixel
-    is good or the equations cannot be solved.
+    Pixels must be finite, and 0 in ``image`` where it has none; ``good`` is where the target may be compared.
+    The border of the kernel's half-width counts as not good. With ``rounds`` 0 both images are 0 where not
+    good, as sfft has it, which says something wrong wherever a star's light crosses a mask. Each round of
+    conjugate gradients goes from there to the least squares over good pixels alone, with ``image`` as it is;
+    the last is that which lowers the sum of squares by less than ``tolerance`` times a pixel's share.
+    Arrays of numpy or of a library with the array API; sums are in double precision. Raises LinAlgError when
+    no pixel is good or the equations cannot be solved.
     """
+    xp = namespace(image)
     inner = _without_border(good, basis.half_width)
-    if not bool(namespace(good).any(inner)):
+    if not bool(xp.any(inner)):
         raise LinAlgError("no pixel is good")
     sums = _sums(target, image, inner, basis, tile)
-    matrix, vector = _equations(sums, basis, image)
-    solution, condition = _solve(namespace(image), matrix, vector)
-    out = np.empty(basis.n_coefficients)
-    out[_order(basis)] = solution
-    return FourierFit(out, condition)
+    solve, condition = _solver(basis, _matrix(sums, basis, image))
+    first = solve(_vector(sums, basis, image.shape))
+    if rounds > 0:
+        first = _refined(first, solve, target, image, inner, basis, rounds, tolerance, tile)
+    return FourierFit(first, condition)
+
+
+def _refined(
+    coefficients: Floats, solve: Solver, target: Any, image: Any, good: Any, basis: Basis,
+    rounds: int, tolerance: float, tile: int,
+) -> Floats:  # fmt: skip
+    """Preconditioned conjugate gradients on the normal equations of good pixels, residuals kept as images."""
+    xp = namespace(image)
+    zero, everywhere = xp.zeros_like(image), xp.ones_like(good)
+    n_good = int(xp.sum(good, dtype=xp.int64))
+
+    def applied(c: Floats) -> Any:
+        return xp.where(good, likeness(image, basis.kernel(c, image.shape)), zero)
+
+    residual = xp.where(good, target, zero) - applied(coefficients)
+    direction, before = np.zeros_like(coefficients), np.inf
+    for _ in range(rounds):
+        sums = _sums(residual, image, everywhere, basis, tile, with_matrix=False)
+        gradient = _vector(sums, basis, image.shape)
+        step = solve(gradient)
+        slope = float(gradient @ step[_order(basis)])
+        direction = step + direction * (slope / before)
+        change = applied(direction)
+        length = slope / float(xp.sum(change * change, dtype=xp.float64))
+        coefficients = coefficients + length * direction
+        residual = residual - length * change
+        before = slope
+        share = float(xp.sum(residual * residual, dtype=xp.float64)) / n_good
+        if slope * length < tolerance * share:
+            break
+    return coefficients
 
 
 @dataclass(frozen=True)
 class _Sums:
     """What the frame says, on the host."""
 
-    auto: Floats  # (n_pairs, 4 w + 1, 4 w + 1): of I and I for each of ``factor_pairs`` at each lag (y, x)
-    cross: Floats  # (n_terms, 4 w + 1, 4 w + 1): of T I and the target
+    auto: Floats  # (n_pairs, lags): of I and I for each of ``factor_pairs``, the lags those of ``_grid(2 w)``
+    cross: Floats  # (n_terms, lags): of T I and the target
     image: Floats  # (degree + 1, degree + 1): sums of P_j(v) P_i(u) I, of the two degrees' sum
     target: Floats  # the same of the target, of the background's degree
 
@@ -83,13 +130,14 @@ def _degree(basis: Basis) -> int:
     return max(basis.degree, basis.ratio_degree)
 
 
-def _sums(target: Any, image: Any, good: Any, basis: Basis, tile: int) -> _Sums:
+def _sums(target: Any, image: Any, good: Any, basis: Basis, tile: int, *, with_matrix: bool = True) -> _Sums:
+    """Add up over tiles; what only the matrix needs on demand."""
     xp, w, degree = namespace(image), basis.half_width, _degree(basis)
     fft, shape = fft_of(xp), image.shape
     size, step = layout(shape, tile, 4 * w)
     top = max(2 * degree, degree + basis.background_degree)
     pu, pv = ladders(shape, top)
-    pairs, halo = factor_pairs(degree), second_factors(degree)
+    pairs, halo = factor_pairs(degree) if with_matrix else [], second_factors(degree)
     columns_of_tiles = list(tiles((1, shape[1]), (1, step[1])))
 
     def spectra(piece: Any, us: list[Any], vs: list[Any], powers: list[tuple[int, int]]) -> list[Any]:
@@ -107,16 +155,13 @@ def _sums(target: Any, image: Any, good: Any, basis: Basis, tile: int) -> _Sums:
             i_tile, j_tile = i_wide[middle, middle], j_wide[middle, middle]
             us = [like(i_wide, pu[columns, i]) for i in range(top + 1)]
             vs = [like(i_wide, pv[rows, j])[:, None] for j in range(top + 1)]
-            wide_u, wide_v = _margin_ladders(shape, rows, columns, 2 * w, degree)
             firsts = [xp.conj(a) for a in spectra(i_tile, us, vs, exponents(degree))]
-            seconds = spectra(
-                i_wide,
-                [like(i_wide, a) for a in wide_u.T],
-                [like(i_wide, a)[:, None] for a in wide_v.T],
-                halo,
-            )
+            if with_matrix:
+                wide_u, wide_v = _margin_ladders(shape, rows, columns, 2 * w, degree)
+                wide_us = [like(i_wide, a) for a in wide_u.T]
+                seconds = spectra(i_wide, wide_us, [like(i_wide, a)[:, None] for a in wide_v.T], halo)
+                _add(auto, [(firsts[a], seconds[b]) for a, b in pairs])
             j_spectrum = fft.fft(fft.rfft(j_wide, n=size[1], axis=1), n=size[0], axis=0)
-            _add(auto, [(firsts[a], seconds[b]) for a, b in pairs])
             _add(cross, [(a, j_spectrum) for a in firsts])
             across, up = like(i_wide, pu[columns, :]), like(i_wide, pv[rows, :])
             moments = moments + up.T @ i_tile @ across
@@ -133,14 +178,13 @@ def _sums(target: Any, image: Any, good: Any, basis: Basis, tile: int) -> _Sums:
         total = (total[0], total[1], total[2] + part[2], total[3] + part[3])
     side = 4 * w + 1
 
-    def lags(spectrum: Any) -> Floats:
-        rows = fft.ifft(spectrum, axis=0)[:side, :]
-        return np.asarray(to_host(fft.irfft(rows, n=size[1], axis=1)[:, :side]))
+    def lags(spectra: list[Any]) -> Floats:
+        rows = [fft.ifft(a, axis=0)[:side, :] for a in spectra]
+        found = [np.asarray(to_host(fft.irfft(a, n=size[1], axis=1)[:, :side])) for a in rows]
+        return np.array(found).reshape(len(spectra), side * side)
 
-    return _Sums(
-        np.stack([lags(a) for a in total[0]]), np.stack([lags(a) for a in total[1]]),
-        np.asarray(to_host(total[2])), np.asarray(to_host(total[3])),
-    )  # fmt: skip
+    auto, cross, moments, of_target = total
+    return _Sums(lags(auto), lags(cross), np.asarray(to_host(moments)), np.asarray(to_host(of_target)))
 
 
 def _add(sums: list[Any], products: list[tuple[Any, Any]]) -> None:
@@ -167,7 +211,7 @@ def _margin_ladders(
     x = np.arange(columns.start - margin, columns.stop + margin)
     y = np.arange(rows.start - margin, rows.stop + margin)
     u, v = unit_coordinates(x, y, (ny, nx))
-    return legvander(u, degree), legvander(v, degree)
+    return np.asarray(legvander(u, degree), float), np.asarray(legvander(v, degree), float)
 
 
 def _without_border(good: Any, width: int) -> Any:
@@ -177,17 +221,16 @@ def _without_border(good: Any, width: int) -> Any:
     return out
 
 
-def _equations(sums: _Sums, basis: Basis, image: Any) -> tuple[Any, Any]:
-    """The normal matrix and vector, of the image's library; the order of coefficients is ``_order``'s."""
+def _matrix(sums: _Sums, basis: Basis, image: Any) -> Any:
+    """The normal matrix, of the image's library; the order of unknowns is ``_order``'s."""
     xp, shape, w, degree = namespace(image), image.shape, basis.half_width, _degree(basis)
-    nt, nb = n_terms(degree), basis.n_background
+    nt, nb, b = n_terms(degree), basis.n_background, basis.background_degree
     pixel = np.array([2.0 / shape[0], 2.0 / shape[1]])  # in (v, u)
     places = _places(w)
-    lags = np.stack(np.mgrid[-2 * w : 2 * w + 1, -2 * w : 2 * w + 1], axis=-1).reshape(-1, 2)
-    shift = shifted(max(2 * degree, degree + basis.background_degree), places * pixel)
+    shift = shifted(max(2 * degree, degree + b), places * pixel)
 
     # of the kernel with itself: sums over p of T_k T_l(p) I(p - d) I(p - e)
-    at_lags = unmixed(sums.auto.reshape(len(sums.auto), -1), degree, lags * pixel)
+    at_lags = unmixed(sums.auto, degree, _grid(2 * w) * pixel)
     upper = [(k, m) for k in range(nt) for m in range(k, nt)]
     of_pair = products(degree, degree)
     n = of_pair.shape[-1]
@@ -197,40 +240,41 @@ def _equations(sums: _Sums, basis: Basis, image: Any) -> tuple[Any, Any]:
     gathered = _permuted(xp, xp.reshape(gathered, (n, *index.shape)), (1, 0, 2))
     blocks = xp.matmul(_on(image, weights), gathered)  # (places, n_upper, places)
 
-    # of the kernel with the background and the target, and of these two
-    b = basis.background_degree
-    g = products(degree, b)
+    # of the kernel with the background, and of the background with itself
     moments = _terms_of(sums.image, degree + b)
-    with_background = np.einsum("kcm,dmn,n->kdc", g, shift[:, : len(moments), : len(moments)], moments)
-    cross = sums.cross.reshape(nt, -1)[:, _lag_index(places, w)]  # (nt, places)
-    with_target = np.einsum("dkm,md->kd", shift[:, :nt, :nt], cross)
+    n = len(moments)
+    with_background = np.einsum("kcm,dmn,n->kdc", products(degree, b), shift[:, :n, :n], moments)
+    with_background[:, :-1] -= with_background[:, -1:]
     pu, pv = ladders(shape, b)
     sums_u, sums_v = pu.T @ pu, pv.T @ pv
     own = np.array([[sums_u[i, k] * sums_v[j, m] for k, m in exponents(b)] for i, j in exponents(b)])
 
     spans, n_kernel = _spans(basis)
     matrix = xp.empty((n_kernel + nb, n_kernel + nb), dtype=xp.float64)
-    vector = np.empty(n_kernel + nb)
     for n_block, (k, m) in enumerate(upper):
         (first, here), (second, there) = spans[k], spans[m]
-        block = _less_centre(xp, blocks[:, n_block, :])[first, second]
+        block = _less_centre(blocks[:, n_block, :])[first, second]
         matrix[here, there] = block
         matrix[there, here] = block.T
-    for k in range(nt):
-        first, here = spans[k]
-        rows = with_background[k].copy()
-        rows[:-1] -= with_background[k, -1]
-        matrix[here, n_kernel:] = _on(image, rows[first])
-        matrix[n_kernel:, here] = _on(image, rows[first].T)
-        values = with_target[k].copy()
-        values[:-1] -= with_target[k, -1]
-        vector[here] = values[first]
+    for rows, (which, here) in zip(with_background, spans):
+        matrix[here, n_kernel:] = _on(image, rows[which])
+        matrix[n_kernel:, here] = _on(image, rows[which].T)
     matrix[n_kernel:, n_kernel:] = _on(image, own)
-    vector[n_kernel:] = _terms_of(sums.target, b)
-    return matrix, vector
+    return matrix
 
 
-def _less_centre(xp: Any, block: Any) -> Any:
+def _vector(sums: _Sums, basis: Basis, shape: tuple[int, int]) -> Floats:
+    """The normal equations' right side, from the correlations with the target."""
+    nt, places = n_terms(_degree(basis)), _places(basis.half_width)
+    shift = shifted(_degree(basis), places * np.array([2.0 / shape[0], 2.0 / shape[1]]))
+    cross = sums.cross[:, _lag_index(places, basis.half_width)]  # (nt, places)
+    with_target = np.einsum("dkm,md->kd", shift[:, :nt, :nt], cross)
+    with_target[:, :-1] -= with_target[:, -1:]
+    parts = [values[which] for values, (which, _) in zip(with_target, _spans(basis)[0])]
+    return np.concatenate([*parts, _terms_of(sums.target, basis.background_degree)])
+
+
+def _less_centre(block: Any) -> Any:
     """A block of the matrix for places less the centre, which is the last; the centre's own stays."""
     out = block - block[-1:, :]
     out[-1, :] = block[-1, :]
@@ -263,9 +307,15 @@ def _order(basis: Basis) -> NDArray[np.int64]:
 
 def _places(w: int) -> NDArray[np.int64]:
     """(dy, dx) of the kernel's places in the basis's order, then of the centre."""
-    offsets = np.stack(np.mgrid[-w : w + 1, -w : w + 1], axis=-1).reshape(-1, 2)
+    offsets = _grid(w)
     centre = len(offsets) // 2
     return np.concatenate([np.delete(offsets, centre, axis=0), offsets[[centre]]])
+
+
+def _grid(half: int) -> NDArray[np.int64]:
+    """(y, x) of a square about 0, row by row."""
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    return np.stack([y.ravel(), x.ravel()], axis=1)
 
 
 def _lag_index(offsets: NDArray[np.int64], w: int) -> NDArray[np.int64]:
@@ -281,33 +331,45 @@ def _on(image: Any, values: NDArray[Any]) -> Any:
     """Numbers of the host beside ``image``, of their own type."""
     if isinstance(image, np.ndarray):
         return values
-    return namespace(image).asarray(np.ascontiguousarray(values), device=image.device)
+    return namespace(image).asarray(np.ascontiguousarray(values))
 
 
 def _permuted(xp: Any, array: Any, axes: tuple[int, ...]) -> Any:
     return xp.permute_dims(array, axes) if hasattr(xp, "permute_dims") else xp.transpose(array, axes)
 
 
-def _solve(xp: Any, matrix: Any, vector: Floats) -> tuple[Floats, float]:
-    """Solve by Cholesky, scaled to a unit diagonal; ``matrix`` is overwritten."""
-    n = len(vector)
-    diagonal = np.asarray(to_host(xp.linalg.diagonal(matrix)))
+def _solver(basis: Basis, matrix: Any) -> tuple[Solver, float]:
+    """Factor the normal matrix by Cholesky, scaled to a unit diagonal; ``matrix`` is overwritten.
+
+    Returns what solves the equations, and the condition that the factor's diagonal tells.
+    """
+    xp, n = namespace(matrix), matrix.shape[0]
+    diagonal = np.asarray(to_host(xp.reshape(matrix, (-1,))[:: n + 1]))
     if not np.all(np.isfinite(diagonal) & (diagonal > 0)):
         raise LinAlgError("an unknown has no pixel, or a pixel is not finite")
-    scale = 1.0 / np.sqrt(diagonal)
+    scale, order = 1.0 / np.sqrt(diagonal), _order(basis)
     on = _on(matrix, scale)
     matrix *= on[:, None]
     matrix *= on[None, :]
-    matrix += RIDGE * _on(matrix, np.eye(n))
-    right = vector * scale
     if xp is np:
+        np.fill_diagonal(matrix, 1.0 + RIDGE)
         factor = cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
-        solution, roots = cho_solve(factor, right, check_finite=False), np.diag(factor[0])
+        roots = np.diag(factor[0])
     else:
-        lower = xp.linalg.cholesky(matrix)
-        half = xp.linalg.solve(lower, _on(matrix, right[:, None]))
-        solution = np.asarray(to_host(xp.linalg.solve(lower.T, half)))[:, 0]
-        roots = np.asarray(to_host(xp.linalg.diagonal(lower)))
-    if not np.all(np.isfinite(solution)):
-        raise LinAlgError("the kernel's equations have no finite solution")
-    return solution * scale, float((roots.max() / roots.min()) ** 2)
+        lower = xp.linalg.cholesky(matrix + RIDGE * xp.eye(n, dtype=xp.float64))
+        roots = np.asarray(to_host(xp.reshape(lower, (-1,))[:: n + 1]))
+
+    def solve(vector: Floats) -> Floats:
+        right = vector * scale
+        if xp is np:
+            solution = cho_solve(factor, right, check_finite=False)
+        else:
+            half = xp.linalg.solve(lower, _on(matrix, right[:, None]))
+            solution = np.asarray(to_host(xp.linalg.solve(lower.T, half)))[:, 0]
+        if not np.all(np.isfinite(solution)):
+            raise LinAlgError("the kernel's equations have no finite solution")
+        out = np.empty(n)
+        out[order] = solution * scale
+        return out
+
+    return solve, float((roots.max() / roots.min()) ** 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.polynomial.legendre import leggauss
+from numpy.polynomial.legendre import leggauss, legval
 from numpy.typing import NDArray
 
 from ..polynomials import legendre_terms
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 def shifted(degree: int, offsets: Floats) -> Floats:
-    """Return A (n, m, m): P_m(q + d) = sum over m' of A[d, m, m'] P_m'(q), d = (v, u) of ``offsets`` (n, 2)."""
+    """Return A (n, m, m): P_m(q + d) = sum over m' of A[d, m, m'] P_m'(q); ``offsets`` (n, 2) hold (v, u)."""
     u, v, project = _nodes(degree, degree)
     there = legendre_terms(u + offsets[:, 1:], v + offsets[:, :1], degree)  # (n, nodes, m)
     return np.swapaxes(there, 1, 2) @ project
@@ -68,17 +68,17 @@ def unmixed(correlations: Floats, degree: int, lags: Floats) -> Floats:
     mixing = np.empty((len(lags), n_terms(2 * degree), n_terms(2 * degree)))
     for row, (a, b) in enumerate(factor_pairs(degree)):
         mixing[:, row] = there[b] @ (first[:, a, None] * project)
-    return np.linalg.solve(mixing, correlations.T[..., None])[..., 0].T
+    return np.asarray(np.linalg.solve(mixing, correlations.T[..., None])[..., 0].T, float)
 
 
 def _single(w: Floats, degree: int) -> Floats:
-    return np.polynomial.legendre.legval(w, np.eye(degree + 1)[degree])
+    return np.asarray(legval(w, np.eye(degree + 1)[degree]), float)
 
 
 def _nodes(of_degree: int, degree: int) -> tuple[Floats, Floats, Floats]:
     """Gauss nodes (u, v), and the matrix (nodes, m) that takes values there to coefficients of P_m."""
     x, weight = leggauss((of_degree + degree) // 2 + 1)
-    u, v = (a.ravel() for a in np.meshgrid(x, x))
+    u, v = (np.asarray(a.ravel(), float) for a in np.meshgrid(x, x))
     norm = np.array([(2 * i + 1) * (2 * j + 1) / 4 for i, j in exponents(degree)])
     project = legendre_terms(u, v, degree) * np.outer(weight, weight).ravel()[:, None] * norm
-    return u, v, project
+    return u, v, np.asarray(project, float)
