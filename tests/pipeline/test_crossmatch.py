@@ -71,16 +71,16 @@ def glade(tmp_path, lines):
 def test_columns_of_glade_go_where_they_belong(tmp_path):
     line = (
         "42 43255 NGC4993 NGC4993 13094770-2323017 J130947.71-232302.0 null G 197.44875 -23.383831 13.32 "
-        "0.11 0 -19.9 10.3 0.02 9.6 0.02 9.33 0.03 9.5 0.01 9.6 0.01 0 13.4 0.1 0.00978 0.01109 1 0.0005 0.00015 "
-        "40.7 2.4 2 3.1 0.4 0 -4.2 0.5\n"
+        "0.11 0 -19.9 10.3 0.02 9.6 0.02 9.33 0.03 9.5 0.01 9.6 0.01 0 13.4 0.1 0.00978 0.01109 1 "
+        "0.0005 0.00015 40.7 2.4 2 3.1 0.4 0 -4.2 0.5\n"
     )
     g = open_galaxies(glade(tmp_path, [line])).cone(197.45, -23.38, 0.1)
     assert len(g) == 1
     expected = {
         "glade": "42", "pgc": "43255", "gwgc": "NGC4993", "hyperleda": "NGC4993",
-        "twomass": "13094770-2323017", "wise": "J130947.71-232302.0", "sdss": None, "kind": "G", "ra": 197.44875,
-        "dec": -23.383831, "b": 13.32, "b_absolute": -19.9, "k": 9.33, "redshift": 0.00978, "redshift_cmb": 0.01109,
-        "redshift_error": 0.00015, "distance": 40.7, "distance_error": 2.4, "distance_flag": 2.0, "mass": 3.1,
+        "twomass": "13094770-2323017", "wise": "J130947.71-232302.0", "sdss": None, "kind": "G",
+        "ra": 197.44875, "dec": -23.383831, "b": 13.32, "b_absolute": -19.9, "k": 9.33, "redshift": 0.00978,
+        "redshift_cmb": 0.01109, "redshift_error": 0.00015, "distance": 40.7, "distance_error": 2.4, "distance_flag": 2.0, "mass": 3.1,
     }  # fmt: skip
     assert expected == {name: getattr(g, name)[0] for name in Galaxies.__dataclass_fields__}
 
