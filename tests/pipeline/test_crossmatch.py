@@ -80,7 +80,8 @@ def test_columns_of_glade_go_where_they_belong(tmp_path):
         "glade": "42", "pgc": "43255", "gwgc": "NGC4993", "hyperleda": "NGC4993",
         "twomass": "13094770-2323017", "wise": "J130947.71-232302.0", "sdss": None, "kind": "G",
         "ra": 197.44875, "dec": -23.383831, "b": 13.32, "b_absolute": -19.9, "k": 9.33, "redshift": 0.00978,
-        "redshift_cmb": 0.01109, "redshift_error": 0.00015, "distance": 40.7, "distance_error": 2.4, "distance_flag": 2.0, "mass": 3.1,
+        "redshift_cmb": 0.01109, "redshift_error": 0.00015,
+        "distance": 40.7, "distance_error": 2.4, "distance_flag": 2.0, "mass": 3.1,
     }  # fmt: skip
     assert expected == {name: getattr(g, name)[0] for name in Galaxies.__dataclass_fields__}
 
