@@ -210,7 +210,7 @@ def _opened(path: Path, *, check: bool = True) -> Iterator[fits.HDUList]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
             # sums that fail, a file that ends early
-            warnings.filterwarnings("error", category=AstropyUserWarning)
+            warnings.simplefilter("error" if check else "ignore", AstropyUserWarning)
             with fits.open(path, memmap=False, checksum=check) as hdus:
                 if check:
                     len(hdus)  # reads every HDU; else each, and its sum, is looked at when it is asked for

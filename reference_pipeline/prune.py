@@ -1,11 +1,13 @@
 """What is kept for a time only: difference products and cutouts, which can be made again (Sun+ 2022, 3.3).
 
-Nothing but the folder ``differences/`` is looked at: calibrated frames, templates, alerts and the database stay.
-How old a file is, is said by the exposure's time in it, not by the file system: a copied archive keeps its age.
+Nothing but the folder ``differences/`` is looked at: calibrated frames, templates, alerts and the database
+stay. How old a file is, is said by the exposure's time in it, not by the file system: a copied archive keeps
+its age, and an old night that is processed again is pruned as soon as somebody asks for it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 from .alerts.cutouts import SUFFIX, start_mjd_of
 from .difference_products import FOLDER, header_of
 from .errors import ConfigError, FileError
+
+_WRITING = 86400.0  # seconds that a file may be under way
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,21 @@ def _is_product(path: Path) -> bool:
 def _start_of(path: Path) -> float:
     """When the exposure of a file began. Raises FileError for one that is not understood."""
     if path.is_symlink() or not path.is_file():
-        raise FileError(path.name, "prune", "not-a-difference", "no plain file")
+        raise _not_ours(path, "no plain file")
     name = path.name
-    if name.startswith(".") and name.endswith(".partial"):  # of a process that was killed, or that writes it
+    if name.startswith(".") and name.endswith(".partial"):  # of a process that writes it, or was killed
+        if time.time() - path.stat().st_mtime < _WRITING:
+            raise _not_ours(path, "may be being written")
         name = name[1:].rpartition(".")[0].rpartition(".")[0]
     if name.endswith(SUFFIX):
         start_mjd = start_mjd_of(path)
         if start_mjd is not None:
             return start_mjd
-        path = path.with_name(f"{path.name.removesuffix(SUFFIX)}.fits")
+        path = path.with_name(f"{name.removesuffix(SUFFIX)}.fits")
     elif not name.endswith(".fits"):
-        raise FileError(path.name, "prune", "not-a-difference", "neither a difference product nor cutouts")
+        raise _not_ours(path, "neither a difference product nor cutouts")
     return float(header_of(path)["MJD-OBS"])
+
+
+def _not_ours(path: Path, why: str) -> FileError:
+    return FileError(path.name, "prune", "not-a-difference", why)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiscale import Cutout, Geometry, Placement, encode_cutouts, profile
-from multiscale.avro import Schema, encode_body, read_container
+from multiscale.avro import ContainerReader, Schema, encode_body, read_container
 from multiscale.errors import StampError
 from multiscale.packet import EMBEDDED_FIELD
 from multiscale.schema import load_schema
@@ -240,28 +241,37 @@ def start_mjd_of(path: Path) -> float | None:
 
     Raises FileError.
     """
-    first = next(iter(_records(path, None)), None)
-    return None if first is None else float(first["startMjd"])
+    with _reader(path) as reader:
+        first = next(reader, None)
+        return None if first is None else float(first["startMjd"])
 
 
 def _records(path: Path, digest: str | None) -> list[dict[str, Any]]:
+    with _reader(path) as reader:
+        records = list(reader)
+    if digest is not None:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != digest:
+            raise _not_ours(path, f"its SHA-256 is {found}, expected {digest}")
+    return records
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[ContainerReader]:
+    """Yield a reader of ``path``; what goes wrong is a FileError."""
     try:
-        content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if digest not in (None, found):
-            raise ValueError(f"its SHA-256 is {found}, expected {digest}")
-        with read_container(content) as reader:
-            if reader.schema.get("name") != "CandidateCutout":
-                raise ValueError(f"an Avro container of {reader.schema.get('name')}")
-            return list(reader)
+        with read_container(path) as reader:
+            if reader.schema.get("name") != _schema().json["name"]:
+                raise _not_ours(path, f"an Avro container of {reader.schema.get('name')}")
+            yield reader
     except FileNotFoundError as error:
         raise FileError(_exposure_of(path), "alert", "pruned", f"{path.name}: no such file") from error
-    except (OSError, ValueError) as error:  # StampErrors are ValueErrors
+    except (OSError, StampError) as error:
         raise _not_ours(path, error) from error
 
 
-def _not_ours(path: Path, error: Exception) -> FileError:
-    return FileError(_exposure_of(path), "alert", "not-a-difference", f"{path.name}: {error}")
+def _not_ours(path: Path, why: object) -> FileError:
+    return FileError(_exposure_of(path), "alert", "not-a-difference", f"{path.name}: {why}")
 
 
 def _exposure_of(path: Path) -> str:
