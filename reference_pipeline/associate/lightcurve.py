@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import select
@@ -101,7 +100,7 @@ def _rows(session: Session, object_id: str) -> list[dict[str, Any]]:
         forced = forced_record(flux, exposure)
         snr = None if forced.flux is None or not forced.flux_err else forced.flux / forced.flux_err
         rows.append({**same, **_shared(forced, "forced"), "snr": snr, "ra": own.ra, "dec": own.dec})
-    for _, limit in upper_limits(session, own, band=None, begin=-np.inf, end=np.inf):
+    for _, limit in upper_limits(session, own, band=None, begin=0.0, end=1e7):
         rows.append({**same, **_shared(limit, "limit"), "ra": own.ra, "dec": own.dec})
     return sorted(rows, key=lambda row: (row["mjd"], row["exposure_id"], row["what"]))
 

@@ -15,6 +15,7 @@ from multiscale.packet import CrossMatch
 from .. import candidate as values
 from ..errors import StoreError
 from ..frame import Frame
+from ..products import Summary
 from .sky import cell_ranges, cells_of, footprint_of, separations, vectors_of
 from .tables import Candidate, Exposure, Object, Subtraction, Template
 
@@ -22,7 +23,9 @@ _OF_CANDIDATE = tuple(f.name for f in fields(values.Candidate) if f.name != "mat
 _MAY_BE_ABSENT = {"magnitude", "magnitude_err", "position_angle", "cut"}
 
 
-def exposure_row(frame: Frame, *, product: str, input_digest: str, is_too: bool = False) -> Exposure:
+def exposure_row(
+    frame: Frame | Summary, *, product: str, input_digest: str, is_too: bool = False
+) -> Exposure:
     """Return the row of a calibrated frame, whose product lies at ``product`` (from the output folder).
 
     What it covers is taken from its WCS. Raises StoreError for a frame without.
