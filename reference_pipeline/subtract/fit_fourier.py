@@ -59,7 +59,7 @@ def fit_fourier(
     good: Any,
     basis: Basis,
     *,
-    rounds: int = 5,
+    rounds: int = 8,
     tolerance: float = 0.01,
     tile: int = TILE,
 ) -> FourierFit:
@@ -92,7 +92,7 @@ def _refined(
     """Preconditioned conjugate gradients on the normal equations of good pixels, residuals kept as images."""
     xp = namespace(image)
     zero, everywhere = xp.zeros_like(image), xp.ones_like(good)
-    n_good = int(xp.sum(good, dtype=xp.int64))
+    n_good = float(xp.sum(xp.where(good, xp.ones_like(image), zero), dtype=xp.float64))
 
     def applied(c: Floats) -> Any:
         return xp.where(good, likeness(image, basis.kernel(c, image.shape)), zero)
@@ -106,7 +106,10 @@ def _refined(
         slope = float(gradient @ step[_order(basis)])
         direction = step + direction * (slope / before)
         change = applied(direction)
-        length = slope / float(xp.sum(change * change, dtype=xp.float64))
+        square = float(xp.sum(change * change, dtype=xp.float64))
+        if not (slope > 0 and square > 0):
+            break  # nothing is left to gain
+        length = slope / square
         coefficients = coefficients + length * direction
         residual = residual - length * change
         before = slope
