@@ -7,7 +7,6 @@ tiles go to as many threads as ``n_threads`` says.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -65,7 +64,7 @@ def likeness(image: Any, kernel: Kernel, *, tile: int = TILE) -> Any:
             total += b[:, i : i + 1] * us[i][None, :]
         out[rows, columns] = total
 
-    deque(over(one, tiles(shape, step), xp), maxlen=0)
+    over(one, tiles(shape, step), xp)
     return out
 
 
@@ -87,7 +86,7 @@ def convolved_variance(variance: Any, kernel: Kernel, *, tile: int = VARIANCE_TI
         spread = fft.irfft(back, n=size[1], axis=1)[:, 2 * w : 2 * w + width]
         out[rows, columns] = xp.where(spread > 0, spread, xp.zeros_like(spread))
 
-    deque(over(one, tiles(variance.shape, step), xp), maxlen=0)
+    over(one, tiles(variance.shape, step), xp)
     return out
 
 
@@ -114,8 +113,13 @@ def with_margin(image: Any, rows: slice, columns: slice, margin: int) -> Any:
     return out
 
 
-def over(work: Callable[[T], R], items: Iterable[T], xp: Any) -> Iterator[R]:
-    """Yield ``work`` of each item, in order; on numpy in threads, elsewhere the device has its own."""
+def over(work: Callable[[T], R], items: Iterable[T], xp: Any) -> list[R]:
+    """Return ``work`` of each item, in order; on numpy in threads, elsewhere the device has its own."""
+    return list(over_in_turn(work, items, xp))
+
+
+def over_in_turn(work: Callable[[T], R], items: Iterable[T], xp: Any) -> Iterator[R]:
+    """Yield what ``over`` returns as it comes, so that one need not keep all."""
     n = n_threads() if xp is np else 1
     if n == 1:
         yield from map(work, items)

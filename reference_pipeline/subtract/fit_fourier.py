@@ -34,7 +34,7 @@ from scipy.linalg import cho_factor, cho_solve
 from ..arrays import namespace, to_host
 from ..frame import unit_coordinates
 from ..psf import exponents
-from .apply import fft_of, ladders, layout, like, likeness, over, tiles, with_margin
+from .apply import fft_of, ladders, layout, like, likeness, over_in_turn, tiles, with_margin
 from .kernel import Basis, n_terms
 from .shifted_terms import factor_pairs, products, second_factors, shifted, unmixed
 
@@ -172,7 +172,7 @@ def _sums(target: Any, image: Any, good: Any, basis: Basis, tile: int, *, with_m
         return auto, cross, moments, of_target
 
     total: Any = None
-    for part in over(one_row, [rows for rows, _ in tiles((shape[0], 1), (step[0], 1))], xp):
+    for part in over_in_turn(one_row, [rows for rows, _ in tiles((shape[0], 1), (step[0], 1))], xp):
         if total is None:
             total = part
             continue
