@@ -108,14 +108,14 @@ def exact_places(old: WCS, new: WCS, x: Any, y: Any, old_shape: tuple[int, int])
     """
     sky = new.all_pix2world(np.ravel(x), np.ravel(y), 0)
     plain = np.array(old.wcs_world2pix(*sky, 0))
-    reach = 0.25 * max(old_shape)
+    reach = max(0.5 * max(old_shape), 512)
     limits = np.array(old_shape[::-1])[:, None]
     near = np.all((plain > -reach) & (plain < limits + reach), axis=0)
     places = plain.copy()
     if near.any():
         exact = np.array(old.all_world2pix(*(s[near] for s in sky), 0, quiet=True))
         # an iteration that runs away is beyond the polynomial's reach
-        is_sound = np.all(np.abs(exact - plain[:, near]) < 0.1 * max(old_shape), axis=0)
+        is_sound = np.all(np.abs(exact - plain[:, near]) < 0.2 * max(old_shape), axis=0)
         places[:, near] = np.where(is_sound, exact, plain[:, near])
     return places[0].reshape(np.shape(x)), places[1].reshape(np.shape(x))
 
@@ -209,6 +209,7 @@ def _replaced(data: Any, variance: Any, bad: Any, background: Any) -> tuple[Any,
     xp = namespace(data)
     ny, nx = data.shape
     i, j = xp.nonzero(bad)
+    data, variance = xp.where(bad, np.float32(0), data), xp.where(bad, np.float32(0), variance)
     total = xp.zeros((3, len(i)), xp.float32)
     for dy in range(-_REACH, _REACH + 1):
         for dx in range(-_REACH, _REACH + 1):
@@ -217,14 +218,13 @@ def _replaced(data: Any, variance: Any, bad: Any, background: Any) -> tuple[Any,
             good = ~bad.reshape(-1)[at]
             weight = good * np.float32(np.exp(-0.5 * (dy * dy + dx * dx)))
             total[0] += weight
-            total[1] += xp.where(good, data.reshape(-1)[at] * weight, np.float32(0))
-            total[2] += xp.where(good, variance.reshape(-1)[at] * weight, np.float32(0))
+            total[1] += data.reshape(-1)[at] * weight
+            total[2] += variance.reshape(-1)[at] * weight
     known = total[0] > 0
     any_good = not bool(bad.all())
     level = background[i, j] if background is not None else xp.median(data[~bad]) if any_good else 0.0
     spread = xp.median(variance[~bad]) if any_good else 0.0
     divisor = xp.where(known, total[0], np.float32(1))
-    data, variance = data.copy(), variance.copy()
     data[i, j] = xp.where(known, total[1] / divisor, level)
     variance[i, j] = xp.where(known, total[2] / divisor, spread)
     return data, variance
