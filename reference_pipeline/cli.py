@@ -64,6 +64,56 @@ def reduce(
 
 
 @app.command()
+def run(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A .toml with the night's settings.", exists=True)
+    ],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IN]...", help="Raw files or folders; default: the settings' `night.raw`."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A folder; default: the settings' `night.output`.")
+    ] = None,
+    too: Annotated[
+        list[Path] | None, typer.Option(help="GCN notice (JSON or VOEvent): its field goes first.")
+    ] = None,
+    too_days: Annotated[float, typer.Option(min=0, help="Days after the trigger that a notice holds.")] = 1.0,
+    renew_templates: Annotated[
+        bool, typer.Option("--renew-templates", help="Choose templates anew; the database keeps the record.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: what cores and memory allow.")
+    ] = None,
+) -> None:
+    """Take a night's raw frames all the way to alerts. Killed or ended, run it again: it goes on.
+
+    Exit status: 0 if every science frame was calibrated and subtracted, 1 if any was not (the report says
+    which and why) or alerts could not leave, 2 if the command or its settings cannot be used.
+    """
+    from .config import load_config
+    from .errors import CatalogueError, ConfigError, StoreError
+    from .night.reduce import find_files
+    from .night.too import read_notice
+    from .night.whole import run_night
+
+    try:
+        settings = load_config(config)
+        given = paths or [config.parent / name for name in settings.night.raw]
+        night = run_night(
+            find_files(given), output or config.parent / settings.night.output, config=settings,
+            workers=workers, notices=[read_notice(path, days=too_days) for path in too or ()],
+            renew_templates=renew_templates, progress=lambda report: typer.echo(report.line(), err=True),
+        )  # fmt: skip
+    except (ConfigError, CatalogueError, StoreError) as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    for line in night.lines():
+        typer.echo(line)
+    raise typer.Exit(0 if night.is_complete else 1)
+
+
+@app.command()
 def simulate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A folder: raw/, truth/, catalogues/, survey.json.")

@@ -69,6 +69,8 @@ REASONS: dict[str, str] = {  # word -> what it means, and what can be done
     "too-few-psf-stars": "Too few good stars away from the edges for a PSF (`psf.min_stars`). The frame "
     "stays calibrated.",
     "no-psf": "PSF photometry was called before fit_psf.",
+    "exposure-id": "The database has another exposure of this id. Rename the file, or use another output "
+    "folder.",
     "no-template": "No frame of this field and band is fit to be a template yet (`templates`).",
     "other-field": "The template is of another part of the sky: they overlap by less than "
     "`align.min_overlap`.",

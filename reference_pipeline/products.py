@@ -85,6 +85,11 @@ class Summary:
     quality: Quality | None
     has_psf: bool
 
+    @property
+    def id(self) -> str:
+        """The exposure's id."""
+        return self.exposure.id
+
 
 def read_summary(path: Path) -> Summary:
     """Return what the headers of a product say. Raises FileError where it is none."""

@@ -84,7 +84,7 @@ def associate(
             select(tables.Candidate.number, tables.Candidate.id).where(
                 tables.Candidate.subtraction_id == subtraction.id
             )
-        ).tuples()
+        ).tuples().all()
     )
     if missing := [c.number for c in kept if c.number not in ids]:
         raise StoreError(f"{exposure.id}: {branch}: candidates {missing[:5]} are not stored")

@@ -140,6 +140,7 @@ class NightReport(BaseModel):
     settings: dict[str, object]
     differences: tuple[DifferenceReport, ...] = ()
     n_delivered: int = 0  # alerts that left in this run
+    not_delivered: str = ""  # why some could not leave; they wait in the outbox
 
     @property
     def counts(self) -> dict[str, int]:
@@ -150,7 +151,7 @@ class NightReport(BaseModel):
     def is_complete(self) -> bool:
         """Every file could be read, every science frame is calibrated, and subtracted if that was asked."""
         ended = {*self.counts, *(d.status for d in self.differences)}
-        return not {"failed", "crashed"} & ended
+        return not {"failed", "crashed"} & ended and not self.not_delivered
 
     def lines(self) -> list[str]:
         """What the command prints: one line for each file that did not become what it should, and the sum."""
@@ -164,6 +165,8 @@ class NightReport(BaseModel):
             counts = ", ".join(f"{n} {status}" for status, n in sorted(ways.items()))
             n_alerts = sum(d.n_alerts for d in self.differences)
             out.append(f"subtractions: {counts}; {n_alerts} alerts, {self.n_delivered} delivered")
+        if self.not_delivered:
+            out.append(f"alerts wait in the outbox: {self.not_delivered}")
         return out
 
     def step_seconds(self) -> dict[str, float]:

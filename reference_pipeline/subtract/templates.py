@@ -21,6 +21,7 @@ from ..catalogues.sphere import separation
 from ..config import PipelineConfig, Templates
 from ..errors import SubtractionError
 from ..frame import UNUSABLE, Decision, Frame, MaskBit, Quality, ZeroPoint
+from ..products import Summary
 from ..reduce.photometry import (
     background_rms,
     background_subtracted,
@@ -68,7 +69,7 @@ class TemplateChoice:
     refused: tuple[tuple[str, str], ...]  # exposure id, why
 
 
-def candidate_of(frame: Frame, path: Path) -> TemplateCandidate:
+def candidate_of(frame: Frame | Summary, path: Path) -> TemplateCandidate:
     """Return what the choice needs of ``frame``, a product at ``path``.
 
     Raises SubtractionError: "no-wcs"; "no-sources" where its quality was not assessed.
