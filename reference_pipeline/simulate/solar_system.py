@@ -93,7 +93,7 @@ def write_mpcorb(path: str | Path, orbits: Orbits) -> None:
     observations 118–122, oppositions 124–126, arc 128–136, rms 138–141, perturbers 143–149, computer
     151–160, flags 162–165, readable designation 167–194, last observation 195–202.
     """
-    o = orbits
+    o, motion = orbits, orbits.daily_motion
     header = [
         "MINOR PLANET CENTER ORBIT DATABASE (MPCORB): asteroids of a simulated survey",
         "",
@@ -108,7 +108,7 @@ def write_mpcorb(path: str | Path, orbits: Orbits) -> None:
             file.write(
                 f"{o.designation[k]:<7} {o.h[k]:5.2f} {o.g[k]:5.2f} {epoch} {o.mean_anomaly[k]:9.5f}  "
                 f"{o.perihelion[k]:9.5f}  {o.node[k]:9.5f}  {o.inclination[k]:9.5f}  "
-                f"{o.eccentricity[k]:9.7f} {o.daily_motion[k]:11.8f} {o.semimajor_axis[k]:11.7f}  "
+                f"{o.eccentricity[k]:9.7f} {motion[k]:11.8f} {o.semimajor_axis[k]:11.7f}  "
                 f"0 {'MPO000000':<9} {60:5d} {3:3d} {day[:4]}-{day[:4]} 0.50 {'M-v':3} {'38h':3} "
                 f"{'MPCLINUX':<10} 0000 {'':9}{readable(o.designation[k]):<19}{day}\n"
             )
