@@ -204,7 +204,7 @@ body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 1200px
 table { border-collapse: collapse; } th, td { padding: 3px 9px; text-align: right; vertical-align: middle; }
 th { border-bottom: 1px solid #888; font-weight: 600; } tr:nth-child(even) { background: #f4f4f4; }
 td.text, th.text { text-align: left; } img { display: block; width: 96px; image-rendering: pixelated; }
-.failed, .crashed { color: #a00; } .rejected { color: #a60; }
+img.wide { width: 288px; } .failed, .crashed { color: #a00; } .rejected { color: #a60; }
 """
 
 
@@ -232,10 +232,58 @@ def _page(night: NightReport) -> str:
 <table><tr><th></th><th class=text>frame</th><th class=text>band</th><th class=text>status</th>{heads}
 <th>zero point</th><th>scatter</th><th>s</th></tr>
 {rows}</table>
+{_subtractions(night)}
 <h2>Seconds of each step (median)</h2><table><tr><th class=text>step</th><th>s</th></tr>{steps}</table>
 <h2>Calibration frames</h2><table><tr><th class=text>file</th><th class=text>kind</th><th class=text>band</th>
 <th class=text>status</th><th class=text></th></tr>{calibration}</table></html>
 """
+
+
+_OF_DIFFERENCE = (  # heading, step, name of the decision, digits
+    ("offset x, px", "align", "dx", 3),
+    ("offset y, px", "align", "dy", 3),
+    ("scatter x, px", "align", "scatter_x", 3),
+    ("scatter y, px", "align", "scatter_y", 3),
+    ("stamps", "subtract", "n_used", 0),
+    ("held-out χ²", "subtract", "held_out_chi2", 2),
+    ("flux ratio", "subtract", "photometric_ratio", 4),
+)
+
+
+def _subtractions(night: NightReport) -> str:
+    """What became of each exposure in each branch; the picture is of its strongest candidate."""
+    if not night.differences:
+        return ""
+    heads = "".join(f"<th>{heading}</th>" for heading, _, _, _ in _OF_DIFFERENCE)
+    rows = "\n".join(_difference_row(d) for d in night.differences)
+    waiting = f" <b class=failed>{html.escape(night.not_delivered)}</b>" if night.not_delivered else ""
+    n_alerts = sum(d.n_alerts for d in night.differences)
+    return f"""<h2>Subtractions</h2>
+<p>{n_alerts} alerts of this run, {night.n_delivered} delivered.{waiting} Pictures: science, template and
+difference about the strongest candidate.</p>
+<table><tr><th></th><th class=text>exposure</th><th class=text>status</th>{heads}<th>candidates</th>
+<th class=text>cut</th><th>alerts</th><th>s</th></tr>
+{rows}</table>"""
+
+
+def _difference_row(d: DifferenceReport) -> str:
+    picture = f'<img class=wide alt="" src="data:image/png;base64,{d.picture}">' if d.picture else ""
+    status = d.status if not d.reason else f"{d.status}: {d.stage} [{d.reason}]"
+    if d.message:
+        status += f"<br><small>{html.escape(_first_line(d.message))}</small>"
+    if d.template:
+        status += f"<br><small>template {html.escape(d.template)}</small>"
+    cells = ""
+    for _, step, name, digits in _OF_DIFFERENCE:
+        value = d.decision(step, name)
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        cells += f"<td>{_number(float(value), digits) if known else ''}</td>"  # type: ignore[arg-type]
+    cuts = ", ".join(f"{n} {name}" for name, n in sorted(d.cuts.items()))
+    return (
+        f"<tr><td>{picture}</td><td class=text>{html.escape(d.exposure)}<br>{d.branch}</td>"
+        f"<td class='text {d.status}'>{status}</td>{cells}<td>{d.n_candidates}</td>"
+        f"<td class=text>{html.escape(cuts)}</td><td>{d.n_alerts}</td><td>{d.seconds:.1f}</td></tr>"
+    )
 
 
 def _row(frame: FrameReport) -> str:
