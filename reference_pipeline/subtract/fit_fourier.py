@@ -60,7 +60,7 @@ def fit_fourier(
     basis: Basis,
     *,
     rounds: int = 8,
-    tolerance: float = 0.01,
+    tolerance: float = 1.0,
     tile: int = TILE,
 ) -> FourierFit:
     """Return the coefficients that make ``image`` most like ``target`` over all good pixels, (ny, nx) each.
@@ -69,7 +69,8 @@ def fit_fourier(
     The border of the kernel's half-width counts as not good. With ``rounds`` 0 both images are 0 where not
     good, as sfft has it, which says something wrong wherever a star's light crosses a mask. Each round of
     conjugate gradients goes from there to the least squares over good pixels alone, with ``image`` as it is;
-    the last is that which lowers the sum of squares by less than ``tolerance`` times a pixel's share.
+    the last is that which lowers the sum of squares by less than ``tolerance`` times a pixel's mean, which is
+    what one coefficient adds by being off by its own sigma.
     Arrays of numpy or of a library with the array API; sums are in double precision. Raises LinAlgError when
     no pixel is good or the equations cannot be solved.
     """
@@ -134,12 +135,13 @@ def _degree(basis: Basis) -> int:
 
 
 def _sums(target: Any, image: Any, good: Any, basis: Basis, tile: int, *, with_matrix: bool = True) -> _Sums:
-    """Add up over tiles; what only the matrix needs on demand."""
+    """Add up over tiles; without what only the matrix needs, in the image's precision."""
     xp, w, degree = namespace(image), basis.half_width, _degree(basis)
     fft, shape = fft_of(xp), image.shape
     size, step = layout(shape, tile, 4 * w)
     top = max(2 * degree, degree + basis.background_degree)
     pu, pv = ladders(shape, top)
+    dtype = xp.float64 if with_matrix else image.dtype  # a residual is small: its rounding is, too
     pairs, halo = factor_pairs(degree) if with_matrix else [], second_factors(degree)
     columns_of_tiles = list(tiles((1, shape[1]), (1, step[1])))
 
@@ -153,7 +155,7 @@ def _sums(target: Any, image: Any, good: Any, basis: Basis, tile: int, *, with_m
         cross: list[Any] = []
         moments, of_target = 0.0, 0.0
         for _, columns in columns_of_tiles:
-            i_wide, j_wide = (_masked(a, good, rows, columns, 2 * w) for a in (image, target))
+            i_wide, j_wide = (_masked(a, good, rows, columns, 2 * w, dtype) for a in (image, target))
             middle = slice(2 * w, -2 * w)
             i_tile, j_tile = i_wide[middle, middle], j_wide[middle, middle]
             us = [like(i_wide, pu[columns, i]) for i in range(top + 1)]
@@ -199,10 +201,10 @@ def _add(sums: list[Any], products: list[tuple[Any, Any]]) -> None:
         sums[i] += a * b
 
 
-def _masked(array: Any, good: Any, rows: slice, columns: slice, margin: int) -> Any:
-    """A tile with its margin in double precision, 0 where not good."""
+def _masked(array: Any, good: Any, rows: slice, columns: slice, margin: int, dtype: Any) -> Any:
+    """A tile with its margin, 0 where not good."""
     xp = namespace(array)
-    piece = xp.asarray(with_margin(array, rows, columns, margin), dtype=xp.float64)
+    piece = xp.asarray(with_margin(array, rows, columns, margin), dtype=dtype)
     return xp.where(with_margin(good, rows, columns, margin), piece, xp.zeros_like(piece))
 
 
