@@ -121,7 +121,7 @@ def _sums(frame: Frame, part: slice, n: int) -> tuple[NDArray[Any], NDArray[Any]
     variance = _padded(frame.variance, part, n, mode="constant")
     invalid = ~(np.isfinite(data) & np.isfinite(variance))
     bits[invalid] |= np.uint16(MaskBit.NO_DATA)
-    all_bits = np.bitwise_or.reduce([bits[part] for part in _phases(n)])
+    all_bits = np.bitwise_or.reduce([bits[phase] for phase in _phases(n)])
     missing = (bits & np.uint16(UNUSABLE)) != 0
     if not missing.any():
         return _summed(data, n), _summed(variance, n), all_bits
@@ -151,8 +151,8 @@ def _phases(n: int) -> list[tuple[slice, slice]]:
 
 def _summed(plane: NDArray[Any], n: int) -> Floats:
     total = np.zeros((plane.shape[0] // n, plane.shape[1] // n))
-    for part in _phases(n):
-        total += plane[part]
+    for phase in _phases(n):
+        total += plane[phase]
     return total
 
 
