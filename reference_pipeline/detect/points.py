@@ -1,0 +1,345 @@
+"""Point sources in a difference: what one looks like at a sub-pixel place, its flux, and the errors.
+
+A flux is that of least squares on the pixels of the difference within 1.5 FWHM, f = (sum w p d) / (sum w p²),
+with the point source p drawn at its own place within the pixel, so that no flux is lost to the pixels' phase,
+and the weight w = 1 / variance, the variance averaged over a FWHM or so: a weight that follows the noise of
+its own pixel biases what it weighs. The errors are those of this sum under the noise that the difference has:
+its variance pixel by pixel, and the correlation of neighbours as measured on its sky, which the matching
+kernel and a resampling leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.ndimage import maximum_filter
+
+from ..errors import DetectionError
+from ..frame import Frame, unit_coordinates
+from ..polynomials import legendre_terms
+from ..psf import Psf, exponents
+from ..reduce.psf import psf_stamps
+from ..subtract.difference import BAD, Difference
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+STAGE = "detect"
+_BATCH = 512  # places whose stamps are in memory together
+_RADIUS = 1.5  # FWHM, of the pixels that a flux is measured on
+_REACH = 10  # pixels, lags over which noise is taken to be correlated
+_TILE = 512  # pixels a side, of the samples of the sky
+_SETTLED = 0.005  # pixels: the next step, the square of this one or so, would be none
+_FAINT = 3.0  # errors of places grow by 1 + 3 / snr² over Fisher's: measured, 7 % at S/N 6, 1 % at 15
+_MIN_INFORMATION = 0.5  # of what a source says lies on pixels that can be used; less is no flux
+
+
+@dataclass(frozen=True)
+class Points:
+    """Fluxes and places of n point sources; NaN where nothing could be measured."""
+
+    x: Floats  # pixels
+    y: Floats
+    flux: Floats  # electrons
+    flux_err: Floats
+    position_cov: Floats  # pixels², (n, 2, 2) in x, y; NaN where the place was given
+
+
+@dataclass(frozen=True)
+class PointModel:
+    """How a difference shows point sources."""
+
+    difference: Difference
+    science: Frame
+    fwhm: float  # pixels, of a point source in the difference
+    half: int  # the images of psf_at reach so far from their middle
+    covariance: Floats  # (2 r + 1, 2 r + 1): of the pixels of data / sqrt(variance), by lag
+
+    @property
+    def radius(self) -> float:
+        """Pixels within which a flux is measured."""
+        return max(_RADIUS * self.fwhm, 2.0)
+
+
+def point_model(difference: Difference, science: Frame) -> PointModel:
+    """Return what fluxes are measured with. Raises DetectionError ("no-psf") for a frame without a PSF."""
+    if science.psf is None:
+        raise DetectionError(science.id, STAGE, "no-psf", "the science frame has no PSF")
+    ny, nx = difference.data.shape
+    half = difference.psf_at((nx - 1) / 2, (ny - 1) / 2).shape[0] // 2
+    fwhm = effective_fwhm(difference, science)
+    return PointModel(difference, science, fwhm, half, noise_covariance(difference, round(1.5 * fwhm)))
+
+
+def usable(difference: Difference, part: tuple[slice, slice] | None = None) -> Bools:
+    """Where a pixel of the difference says something: no bit of BAD, and not the 0 of what is not known."""
+    here = part or np.s_[:, :]
+    known = (difference.mask[here] & np.uint16(BAD)) == 0
+    return np.asarray(known & (difference.data[here] != 0) & (difference.variance[here] > 0))
+
+
+def point_images(model: PointModel, x: Floats, y: Floats, half: int) -> tuple[Floats, Floats, Floats]:
+    """What sources of one electron at (x, y) put into the difference, and its derivatives by x and y.
+
+    All (n, 2 half + 1, 2 half + 1); the middle pixel is the one nearest to the source. One electron is the
+    sum over the images of psf_at, which reach further.
+    """
+    source = model.difference.point
+    if source.kernel is None:
+        return _psf_images(source.psf, x, y, half, model.half)
+    terms = legendre_terms(*unit_coordinates(x, y, source.kernel.shape), source.kernel.degree)
+    kernels = np.tensordot(terms, source.kernel.images, 1)  # it went over the sources as well
+    kernels /= kernels.sum(axis=(1, 2))[:, None, None]
+    margin = kernels.shape[-1] // 2
+    value, by_x, by_y = (
+        _convolve(image, kernels)[:, margin:-margin, margin:-margin]
+        for image in _psf_images(source.psf, x, y, half + margin, model.half)
+    )
+    return value, by_x, by_y
+
+
+def _psf_images(psf: Psf, x: Floats, y: Floats, half: int, whole: int) -> tuple[Floats, Floats, Floats]:
+    """psf_stamps with derivatives, normalised over ``whole`` pixels from the middle and drawn from no more of
+    the model than ``half`` needs."""
+    middle, n = psf.images.shape[-1] // 2, psf.oversampling
+
+    def within(reach: int) -> NDArray[np.float64]:
+        reach = min(reach, middle)
+        return psf.images[:, middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+
+    core = replace(psf, images=within((half + 3) * n))  # the source is half a pixel off, and cubics reach two
+    u, v = unit_coordinates(x, y, psf.shape)
+    terms = np.stack([u**i * v**j for i, j in exponents(psf.degree)], axis=1)
+    core_sum, whole_sum = (
+        terms @ images.sum(axis=(1, 2)) for images in (core.images, within(whole * n + n // 2))
+    )
+    stamps = psf_stamps(core, x, y, half, derivatives=True)
+    value, by_x, by_y = (stamp * (core_sum / whole_sum)[:, None, None] for stamp in stamps)
+    return value, by_x, by_y
+
+
+def effective_fwhm(difference: Difference, science: Frame) -> float:
+    """FWHM (pixels) of a point source in the difference: the frame's, widened as the kernel widens it."""
+    fwhm = frame_fwhm(science)
+    if difference.is_template_convolved:
+        return fwhm
+    ny, nx = difference.data.shape
+    x, y = (nx - 1) // 2, (ny - 1) // 2
+    assert science.psf is not None
+    after = difference.psf_at(x, y)
+    before, _, _ = psf_stamps(science.psf, np.array([x], float), np.array([y], float), after.shape[0] // 2)
+    return fwhm * float(np.sqrt(_core_area(after) / _core_area(before[0])))
+
+
+def frame_fwhm(frame: Frame) -> float:
+    """FWHM (pixels) of a frame's stars. Raises DetectionError ("no-stars") where nothing tells."""
+    if frame.quality is not None:
+        return frame.quality.fwhm
+    table = frame.sources
+    if table is None or not np.any(table["is_calibration"]):
+        raise DetectionError(frame.id, STAGE, "no-stars", "no star tells the frame's FWHM")
+    return float(np.median(np.asarray(table["fwhm"])[np.asarray(table["is_calibration"])]))
+
+
+def noise_covariance(difference: Difference, reach: int) -> Floats:
+    """Return the covariance of the pixels of data / sqrt(variance) by lag, from the sky of the difference.
+
+    Up to 16 tiles; without pixels far above the typical variance (stars), without outliers, and without what
+    is within ``reach`` pixels of a score of 4 sigma. The lags are [dy, dx] from -10 to 10; 1 at lag 0 and 0
+    elsewhere for white noise of the variance that is given.
+    """
+    side = 2 * _REACH + 1
+    products, pairs = np.zeros((side, side)), np.zeros((side, side))
+    ny, nx = difference.data.shape
+    for top in _starts(ny):
+        for left in _starts(nx):
+            part = np.s_[top : top + _TILE, left : left + _TILE]
+            good = usable(difference, part)
+            if not good.any():
+                continue
+            variance = difference.variance[part]
+            good &= variance < 1.5 * np.median(variance[good])
+            with np.errstate(invalid="ignore"):
+                is_source = np.abs(difference.score[part]) > 4.0
+            good &= ~maximum_filter(is_source, 2 * reach + 1)
+            if not good.any():
+                continue
+            z = difference.data[part] / np.sqrt(np.where(good, variance, 1.0))
+            middle = np.median(z[good])
+            sigma = 1.4826 * np.median(np.abs(z[good] - middle))
+            good &= np.abs(z - middle) < 4.0 * sigma
+            z = np.where(good, z - middle, 0.0)
+            products += _autocorrelation(z)
+            pairs += _autocorrelation(good.astype(float))
+    if pairs[_REACH, _REACH] < 1000:  # too little sky to learn from
+        white = np.zeros((side, side))
+        white[_REACH, _REACH] = 1.0
+        return white
+    return products / np.maximum(pairs, 1.0)
+
+
+def fit_fluxes(model: PointModel, x: Floats, y: Floats) -> Points:
+    """Return the fluxes of point sources at given places."""
+    return _in_batches(model, x, y, n_rounds=0)
+
+
+def fit_points(model: PointModel, x: Floats, y: Floats) -> Points:
+    """Return fluxes and places of point sources near (x, y), by Gauss-Newton steps from there.
+
+    A place stays within half a FWHM, or a pixel if that is more, of where it began.
+    """
+    return _in_batches(model, x, y, n_rounds=8)
+
+
+def _in_batches(model: PointModel, x: Floats, y: Floats, *, n_rounds: int) -> Points:
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    found = [
+        _fit(model, x[begin : begin + _BATCH], y[begin : begin + _BATCH], n_rounds)
+        for begin in range(0, len(x), _BATCH)
+    ]
+    if not found:
+        none = np.empty(0)
+        return Points(none, none, none, none, np.empty((0, 2, 2)))
+    joined = (np.concatenate([getattr(p, name) for p in found]) for name in Points.__dataclass_fields__)
+    return Points(*joined)
+
+
+def _fit(model: PointModel, x0: Floats, y0: Floats, n_rounds: int) -> Points:
+    x, y = x0.copy(), y0.copy()
+    reach = max(1.0, 0.5 * model.fwhm)
+    is_moving = np.ones(len(x), bool)
+    for _ in range(n_rounds):
+        design, weight, data, _ = _equations(model, x[is_moving], y[is_moving])
+        change = _solve(design, weight, data)
+        step = np.clip(change[:, 1:] / np.where(change[:, :1] == 0, np.inf, change[:, :1]), -0.5, 0.5)
+        moved_x = np.clip(x[is_moving] + step[:, 0], x0[is_moving] - reach, x0[is_moving] + reach)
+        moved_y = np.clip(y[is_moving] + step[:, 1], y0[is_moving] - reach, y0[is_moving] + reach)
+        moved = np.hypot(moved_x - x[is_moving], moved_y - y[is_moving])
+        x[is_moving], y[is_moving] = moved_x, moved_y
+        is_moving[is_moving] = moved > _SETTLED
+        if not is_moving.any():
+            break
+    design, weight, data, variance = _equations(model, x, y)
+    information = np.sum(np.square(design[:, 0]) * (weight > 0), axis=(1, 2))
+    known = information > _MIN_INFORMATION * np.sum(np.square(design[:, 0]), axis=(1, 2))
+    if n_rounds == 0:
+        design = design[:, :1]
+    matrix = np.einsum("naij,nij,nbij->nab", design, weight, design)
+    vector = np.einsum("naij,nij,nij->na", design, weight, data)
+    inverse = np.linalg.pinv(matrix, hermitian=True)
+    flux = vector[:, 0] / np.where(known, matrix[:, 0, 0], 1.0)  # at this place: the last step is not taken
+    # its own photons, where no kernel went over them, are the part of the noise that is not correlated
+    is_in_target = (flux > 0) == model.difference.is_template_convolved
+    own = np.where(is_in_target, np.abs(flux), 0.0)[:, None, None] * np.maximum(design[:, 0], 0.0)
+    own = np.minimum(own, 0.9 * variance)
+    weighted = design * weight[:, None]
+    noise = _covariance_of(weighted, variance - own, model.covariance)
+    noise += np.einsum("naij,nij,nbij->nab", weighted, own, weighted)
+    flux_err = np.sqrt(noise[:, 0, 0]) / np.where(known, matrix[:, 0, 0], 1.0)
+    cov = np.full((len(x), 2, 2), np.nan)
+    if n_rounds:  # the derivatives were by flux times place
+        full = inverse @ noise @ inverse
+        flux_err = np.sqrt(full[:, 0, 0])
+        size = np.where(flux == 0, np.nan, np.abs(flux))
+        widened = (1.0 + _FAINT * np.square(np.minimum(flux_err / size, 1.0))) / size
+        cov = full[:, 1:, 1:] * np.square(widened)[:, None, None]
+    flux, flux_err = (np.where(known, value, np.nan) for value in (flux, flux_err))
+    return Points(x, y, flux, flux_err, np.where(known[:, None, None], cov, np.nan))
+
+
+def _equations(model: PointModel, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """The images and their derivatives (n, 3, s, s); weight, data, variance (n, s, s) about each place."""
+    half = int(np.ceil(model.radius)) + 1
+    design = np.stack(point_images(model, x, y, half), axis=1)
+    smooth = max(1, round(0.75 * model.fwhm))  # half the side of the box that variance is averaged over
+    data, variance, good = stamps_of(model.difference, x, y, half + smooth)
+    average = _box_mean(np.where(good, variance, 0.0), smooth) / np.maximum(
+        _box_mean(good.astype(float), smooth), 1e-9
+    )
+    cut = slice(smooth, -smooth)
+    data, variance, average = (a[:, cut, cut] for a in (data, variance, average))
+    good = good[:, cut, cut]
+    side = np.arange(-half, half + 1)
+    dy = side[:, None] - (y - np.rint(y))[:, None, None]
+    dx = side[None, :] - (x - np.rint(x))[:, None, None]
+    used = good & (np.hypot(dx, dy) <= model.radius)
+    weight = np.where(used, 1.0 / np.where(used, average, 1.0), 0.0)
+    return design, weight, np.where(used, data, 0.0), np.where(used, variance, 0.0)
+
+
+def stamps_of(difference: Difference, x: Floats, y: Floats, half: int) -> tuple[Floats, Floats, Bools]:
+    """Data, variance (float64) and which pixels can be used, (n, 2 half + 1, 2 half + 1) about each place."""
+    ny, nx = difference.data.shape
+    side = np.arange(-half, half + 1)
+    rows = np.rint(y).astype(int)[:, None, None] + side[:, None]
+    columns = np.rint(x).astype(int)[:, None, None] + side
+    inside = (rows >= 0) & (rows < ny) & (columns >= 0) & (columns < nx)
+    at = rows.clip(0, ny - 1), columns.clip(0, nx - 1)
+    data, variance = difference.data[at].astype(float), difference.variance[at].astype(float)
+    good = inside & ((difference.mask[at] & np.uint16(BAD)) == 0) & (data != 0) & (variance > 0)
+    return data, variance, good & np.isfinite(data) & np.isfinite(variance)
+
+
+def _solve(design: Floats, weight: Floats, data: Floats) -> Floats:
+    matrix = np.einsum("naij,nij,nbij->nab", design, weight, design)
+    vector = np.einsum("naij,nij,nij->na", design, weight, data)
+    return np.asarray(np.einsum("nab,nb->na", np.linalg.pinv(matrix, hermitian=True), vector))
+
+
+def _covariance_of(weights: Floats, variance: Floats, covariance: Floats) -> Floats:
+    """Covariance (n, k, k) of the sums of ``weights`` (n, k, s, s) times data with that noise."""
+    side, reach = weights.shape[-1], covariance.shape[0] // 2
+    size = next_fast_len(side + reach, real=True)
+    lags = np.zeros((size, size))
+    places = np.arange(-reach, reach + 1)
+    lags[np.ix_(places, places)] = covariance
+    power = np.maximum(rfft2(lags).real, 0.0)  # what noise is left of a measured one
+    spread = rfft2(weights * np.sqrt(variance)[:, None], (size, size))
+    columns = np.full(size // 2 + 1, 2.0)  # of rfft2: all but the first, and the middle, stand for two
+    columns[0] = 1.0
+    if size % 2 == 0:
+        columns[-1] = 1.0
+    return np.asarray(
+        np.einsum("naij,nbij,ij->nab", spread, spread.conj(), power * columns, optimize=True).real / size**2
+    )
+
+
+def _autocorrelation(values: Floats) -> Floats:
+    size = tuple(next_fast_len(n + _REACH, real=True) for n in values.shape)
+    full = irfft2(np.abs(rfft2(values, size)) ** 2, size)
+    places = np.arange(-_REACH, _REACH + 1)
+    return np.asarray(full[np.ix_(places, places)])
+
+
+def _box_mean(values: Floats, half: int) -> Floats:
+    """Mean over boxes of side 2 half + 1 of the last two axes; less at the edges, where boxes reach out."""
+    for axis in (1, 2):
+        moved = np.moveaxis(values, axis, -1)
+        padded = np.pad(moved, [(0, 0), (0, 0), (half + 1, half)])
+        total = np.cumsum(padded, axis=-1)
+        values = np.moveaxis((total[..., 2 * half + 1 :] - total[..., : -2 * half - 1]), -1, axis)
+    return values / (2 * half + 1) ** 2
+
+
+def _convolve(images: Floats, kernels: Floats) -> Floats:
+    """Each image convolved with its own kernel, of the images' size."""
+    side, width = images.shape[-1], kernels.shape[-1]
+    size = (next_fast_len(side + width - 1, real=True),) * 2
+    product = irfft2(rfft2(images, size) * rfft2(kernels, size), size)
+    half = width // 2
+    return np.asarray(product[:, half : half + side, half : half + side])
+
+
+def _core_area(image: Floats) -> float:
+    """1 / (sum p²) for a sum of 1: grows with the square of the FWHM, and is a profile's core's."""
+    return float(image.sum() ** 2 / np.square(image).sum())
+
+
+def _starts(n: int) -> list[int]:
+    """Up to four evenly placed beginnings of tiles along an axis."""
+    if n <= 4 * _TILE:
+        return list(range(0, n, _TILE))
+    return [int(start) for start in np.linspace(0, n - _TILE, 4)]
