@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from multiscale import Alert, Cutout, StampError
 from multiscale.avro import Schema, decode_single, encode_single
@@ -31,6 +32,7 @@ STAGE = "alert"
 TIME_SCALE = "UTC"
 FLUX_UNIT = "electron"
 _ARCSEC = 3600.0  # in a degree
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def candidate_id(survey: str, branch: str, exposure_id: str, number: int) -> str:
@@ -211,4 +213,7 @@ def _flags(candidate: Candidate) -> tuple[str, ...]:
 
 
 def _finite(value: float | None, unit: float = 1.0) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value) * unit
+    """The value, or null where it is not a number that a field of 32 bits holds."""
+    if value is None or not abs(value * unit) <= _LARGEST:
+        return None
+    return float(value) * unit
