@@ -2,6 +2,12 @@
 
 Each stamp gives its normal equations in the kernel's places once (a polynomial's terms are taken as constant
 over a stamp); clipping, weights and chi-square then work on these alone, and never look at pixels again.
+
+The image that is convolved has noise, so least squares shrinks the kernel: with N the noise's part in the
+normal matrix G (known from the variance), G k = b has the kernel of (G - N) k = b only where stars outshine
+the noise. G - N may be singular; what is solved again instead, a few times, is G k' = b + N k (iterated
+Tikhonov regularisation: the penalty N is on the change alone). What stars determine loses its bias, by the
+factor N / G each time; what is mere noise stays small.
 """
 
 from __future__ import annotations
@@ -13,14 +19,17 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.signal import fftconvolve
 
 from ..frame import unit_coordinates
 from ..polynomials import legendre_terms
 from .kernel import Basis
 
 Floats = NDArray[np.float64]
+Pixels = NDArray[np.float32]
 
 RIDGE = 1e-9  # of the mean of the diagonal: what no star says stays small
+N_REFINED = 1  # times that the noise's pull on the kernel is taken back
 _CHUNK = 16  # stamps whose normal matrices are added at a time
 
 
@@ -34,6 +43,10 @@ class Stamps:
     vector: Floats  # (n, m)
     square: Floats  # (n,): weighted sum of the target's squares
     n_pixels: NDArray[np.int64]  # (n,) with weight
+    target_noise: Floats  # (n,): weighted sum of the target's variance
+    image_noise: (
+        Floats  # (n, (2 w + 1)^2): weighted sum of the image's variance at each of the kernel's places
+    )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -42,7 +55,7 @@ class Stamps:
         """The stamps of ``rows``."""
         return Stamps(
             self.x[rows], self.y[rows], self.matrix[rows], self.vector[rows], self.square[rows],
-            self.n_pixels[rows],
+            self.n_pixels[rows], self.target_noise[rows], self.image_noise[rows],
         )  # fmt: skip
 
 
@@ -57,69 +70,96 @@ class Fit:
 
 
 def stamp_equations(
-    target: NDArray[np.float32],
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
+    target: Pixels,
+    image: Pixels,
+    target_variance: Pixels,
+    image_variance: Pixels,
     good: NDArray[np.bool_],
     x: Sequence[int] | NDArray[np.int64],
     y: Sequence[int] | NDArray[np.int64],
     *,
     half: int,
     half_width: int,
+    image_share: float = 0.3,
 ) -> Stamps:
     """Return the normal equations of stamps of side 2 ``half`` + 1 at pixels (x, y).
 
-    ``image`` is what will be convolved, ``target`` what it is to become like, both (ny, nx), electrons, sky
-    included or not; ``variance`` that of their difference. ``good`` is where the target may be compared: it
-    is false wherever a bad pixel of the image is within ``half_width``. Stamps reach ``half`` plus
-    ``half_width`` pixels, which must be inside the frame.
+    All images are (ny, nx) and in electrons, the variances (of uncorrelated noise, smooth: a weight that
+    follows a pixel's own noise biases what it weighs) in electrons². A pixel weighs 1 / (target_variance +
+    image_share * image_variance). ``good`` says which pixels of the target may be compared: it is false
+    wherever a bad pixel of the image is within ``half_width``. Stamps reach ``half`` plus ``half_width``
+    pixels, which must be inside the frame.
     """
     side, w = 2 * half_width + 1, half_width
-    n_places = side * side - 1
-    m = n_places + 2
-    n = len(x)
+    m, n = side * side + 1, len(x)
     matrix, vector = np.zeros((n, m, m)), np.zeros((n, m))
     square, n_pixels = np.zeros(n), np.zeros(n, np.int64)
+    target_noise, image_noise = np.zeros(n), np.zeros((n, side * side))
     centre = side * side // 2
     others = np.delete(np.arange(side * side), centre)
     for i, (xi, yi) in enumerate(zip(x, y)):
-        rows, columns = slice(yi - half, yi + half + 1), slice(xi - half, xi + half + 1)
-        around = image[yi - half - w : yi + half + w + 1, xi - half - w : xi + half + w + 1]
-        # window[dy, dx] of pixel (y, x) is image[y - w + dy, x - w + dx]; the kernel counts the other way
-        windows = sliding_window_view(around.astype(float), (side, side))[..., ::-1, ::-1]
-        use = good[rows, columns].ravel()
-        weight = np.where(use, 1.0 / variance[rows, columns].ravel(), 0.0)
-        values = np.where(use, target[rows, columns].ravel(), 0.0)
-        design = np.empty((use.sum(), m))
-        flat = windows.reshape(-1, side * side)[use]
+        here = np.s_[yi - half : yi + half + 1, xi - half : xi + half + 1]
+        around = np.s_[yi - half - w : yi + half + w + 1, xi - half - w : xi + half + w + 1]
+        use = good[here].ravel()
+        flat = _windows(image[around], side)[use]
+        weight = 1.0 / (target_variance[here] + image_share * image_variance[here]).ravel()[use]
+        design = np.empty((len(weight), m))
         design[:, 0] = flat[:, centre]
         design[:, 1:-1] = flat[:, others] - flat[:, [centre]]
         design[:, -1] = 1.0
-        root = np.sqrt(weight[use])
+        root = np.sqrt(weight)
         design *= root[:, None]
-        weighted = values[use] * root
+        weighted = target[here].ravel()[use] * root
         matrix[i] = design.T @ design
         vector[i] = design.T @ weighted
         square[i] = weighted @ weighted
-        n_pixels[i] = use.sum()
-    return Stamps(np.asarray(x, float), np.asarray(y, float), matrix, vector, square, n_pixels)
+        n_pixels[i] = len(weight)
+        target_noise[i] = weight @ target_variance[here].ravel()[use]
+        image_noise[i] = weight @ _windows(image_variance[around], side)[use]
+    return Stamps(
+        np.asarray(x, float),
+        np.asarray(y, float),
+        matrix,
+        vector,
+        square,
+        n_pixels,
+        target_noise,
+        image_noise,
+    )
+
+
+def _windows(around: Pixels, side: int) -> Floats:
+    """What each pixel is made of: window[dy, dx] of (y, x) is the pixel at (y - dy, x - dx)."""
+    windows = sliding_window_view(around.astype(float), (side, side))[..., ::-1, ::-1]
+    return windows.reshape(-1, side * side)
 
 
 def fit_stamps(
-    stamps: Stamps, basis: Basis, shape: tuple[int, int], *, clip: float = 3.0, n_rounds: int = 6
+    stamps: Stamps,
+    basis: Basis,
+    shape: tuple[int, int],
+    *,
+    clip: float = 3.0,
+    n_rounds: int = 6,
+    correlation: Floats | None = None,
 ) -> Fit:
     """Return the coefficients of ``basis`` that fit most of the stamps best.
 
     A stamp whose reduced chi-square is ``clip`` robust sigmas above the others' (of its logarithm) is left
-    out, until no more are. Raises LinAlgError when the equations cannot be solved.
+    out, until no more are. ``correlation`` is the autocorrelation of the image's noise, (odd, odd) with 1 in
+    the middle; None: white. Raises LinAlgError when the equations cannot be solved.
     """
     used = stamps.n_pixels > 0
     if not used.any():
         raise LinAlgError("no stamp has a usable pixel")
     terms = _Terms.of(stamps, basis, shape)
+    matrix, before = np.zeros((basis.n_coefficients,) * 2), np.zeros(len(used), bool)
     for _ in range(n_rounds):
-        coefficients, condition = _solve(stamps, terms, basis, used)
-        chi2 = reduced_chi2(stamps, terms.local(coefficients, basis))
+        for changed, sign in ((used & ~before, 1.0), (before & ~used, -1.0)):
+            _add_normal_matrix(matrix, stamps, terms, basis, np.flatnonzero(changed), sign)
+        before = used
+        coefficients, condition = _solve(matrix, stamps, terms, basis, np.flatnonzero(used), correlation)
+        chi2 = reduced_chi2(stamps, terms.local(coefficients, basis), correlation)
         log = np.log(np.maximum(chi2, 1e-12))
         middle = np.median(log[used])
         sigma = max(1.4826 * float(np.median(np.abs(log[used] - middle))), 0.05)
@@ -127,19 +167,50 @@ def fit_stamps(
         if np.array_equal(keep, used):
             break
         used = keep
-    return Fit(coefficients, used, chi2, condition)
+    return Fit(coefficients, before, chi2, condition)
 
 
-def chi2_of(stamps: Stamps, coefficients: Floats, basis: Basis, shape: tuple[int, int]) -> Floats:
+def chi2_of(
+    stamps: Stamps,
+    coefficients: Floats,
+    basis: Basis,
+    shape: tuple[int, int],
+    *,
+    correlation: Floats | None = None,
+) -> Floats:
     """The reduced chi-square of stamps, which need not have been fitted, under ``coefficients``."""
-    return reduced_chi2(stamps, _Terms.of(stamps, basis, shape).local(coefficients, basis))
+    return reduced_chi2(stamps, _Terms.of(stamps, basis, shape).local(coefficients, basis), correlation)
 
 
-def reduced_chi2(stamps: Stamps, local: Floats) -> Floats:
-    """Chi-square per pixel of each stamp for its own coefficients ``local`` (n, m)."""
+def reduced_chi2(stamps: Stamps, local: Floats, correlation: Floats | None = None) -> Floats:
+    """Chi-square over what noise alone would give, of each stamp for its own coefficients ``local`` (n, m).
+
+    The noise is the target's, and the image's behind the kernel of that place.
+    """
     fitted = np.einsum("ni,nij,nj->n", local, stamps.matrix, local, optimize=True)
     chi2 = stamps.square - 2.0 * np.einsum("ni,ni->n", local, stamps.vector) + fitted
-    return chi2 / np.maximum(stamps.n_pixels, 1)
+    behind = np.einsum("ni,ni->n", local, _noise_vector(stamps.image_noise, local, correlation))
+    return chi2 / np.maximum(stamps.target_noise + behind, 1e-30)
+
+
+def _noise_vector(noise: Floats, local: Floats, correlation: Floats | None) -> Floats:
+    """N k for each stamp: (n, m), with N what the image's noise adds to ``stamps.matrix``.
+
+    Of the kernel's places d and e, N is the covariance of the image's noise there, summed with the weights.
+    """
+    n_all = noise.shape[1]
+    centre, side = n_all // 2, round(np.sqrt(n_all))
+    deltas = np.insert(local[:, 1:-1], centre, local[:, 0] - local[:, 1:-1].sum(axis=1), axis=1)
+    if correlation is None:
+        pull = noise * deltas
+    else:
+        root = np.sqrt(noise)
+        images = (root * deltas).reshape(-1, side, side)
+        pull = root * fftconvolve(images, correlation[None], mode="same", axes=(1, 2)).reshape(-1, n_all)
+    out = np.zeros_like(local)
+    out[:, 0] = pull[:, centre]
+    out[:, 1:-1] = np.delete(pull, centre, axis=1) - pull[:, [centre]]
+    return out
 
 
 @dataclass(frozen=True)
@@ -159,6 +230,19 @@ class _Terms:
             legendre_terms(u, v, basis.background_degree),
         )
 
+    def select(self, rows: NDArray[np.intp]) -> _Terms:
+        return _Terms(self.ratio[rows], self.kernel[rows], self.background[rows])
+
+    def gather(self, vector: Floats) -> Floats:
+        """Add up what stamps say (n, m) to what the coefficients are to explain: (n_coefficients,)."""
+        return np.concatenate(
+            [
+                self.ratio.T @ vector[:, 0],
+                (vector[:, 1:-1].T @ self.kernel).ravel(),
+                self.background.T @ vector[:, -1],
+            ]
+        )
+
     def local(self, coefficients: Floats, basis: Basis) -> Floats:
         """The coefficients of each stamp: (n, 1 + n_places + 1)."""
         end = basis.n_ratio + basis.n_places * basis.n_terms
@@ -173,37 +257,52 @@ class _Terms:
         )
 
 
-def _solve(stamps: Stamps, terms: _Terms, basis: Basis, used: NDArray[np.bool_]) -> tuple[Floats, float]:
-    """Add the stamps' equations up and solve them by Cholesky, scaled to a unit diagonal."""
+def _solve(
+    matrix: Floats, stamps: Stamps, terms: _Terms, basis: Basis, rows: NDArray[np.intp],
+    correlation: Floats | None,
+) -> tuple[Floats, float]:  # fmt: skip
+    """Solve the normal equations of the stamps of ``rows`` by Cholesky, scaled to a unit diagonal."""
+    some, noise, some_terms = stamps.vector[rows], stamps.image_noise[rows], terms.select(rows)
+    scale = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    scaled = matrix * scale[:, None]
+    scaled *= scale
+    scaled[np.diag_indices(len(scaled))] += RIDGE
+    # transposed, since LAPACK wants columns together: then nothing is copied
+    factor = cho_factor(scaled.T, lower=True, overwrite_a=True, check_finite=True)
+    coefficients = cho_solve(factor, some_terms.gather(some) * scale) * scale
+    for _ in range(N_REFINED):
+        pull = _noise_vector(noise, some_terms.local(coefficients, basis), correlation)
+        coefficients = cho_solve(factor, some_terms.gather(some + pull) * scale) * scale
+    diagonal = np.diag(factor[0])
+    return coefficients, float((diagonal.max() / diagonal.min()) ** 2)
+
+
+def _add_normal_matrix(
+    matrix: Floats, stamps: Stamps, terms: _Terms, basis: Basis, rows: NDArray[np.intp], sign: float
+) -> None:
+    """Add what the stamps of ``rows`` say, times ``sign``, to the upper triangle of the normal matrix."""
+    if not len(rows):
+        return
     n_ratio, n_places, n_terms_ = basis.n_ratio, basis.n_places, basis.n_terms
     first, end = n_ratio, n_ratio + n_places * n_terms_
-    n = basis.n_coefficients
-    matrix, vector = np.zeros((n, n)), np.zeros(n)
-    kernel_block = np.zeros((n_places * n_places, n_terms_ * n_terms_))
-    rows = np.flatnonzero(used)
+    pairs = [(i, j) for i in range(n_terms_) for j in range(i, n_terms_)]
+    kernel_block = np.zeros((len(pairs), n_places * n_places))
     for begin in range(0, len(rows), _CHUNK):
         part = rows[begin : begin + _CHUNK]
-        g, b = stamps.matrix[part], stamps.vector[part]
-        r, k, c = terms.ratio[part], terms.kernel[part], terms.background[part]
-        kernel_block += g[:, 1:-1, 1:-1].reshape(len(part), -1).T @ np.einsum("ni,nj->nij", k, k).reshape(
-            len(part), -1
-        )
-        matrix[:first, :first] += np.einsum("n,ni,nj->ij", g[:, 0, 0], r, r)
-        matrix[end:, end:] += np.einsum("n,ni,nj->ij", g[:, -1, -1], c, c)
+        g = stamps.matrix[part]
+        r, k, c = sign * terms.ratio[part], terms.kernel[part], terms.background[part]
+        products = sign * np.stack([k[:, i] * k[:, j] for i, j in pairs])
+        kernel_block += products @ g[:, 1:-1, 1:-1].reshape(len(part), -1)
+        matrix[:first, :first] += np.einsum("n,ni,nj->ij", g[:, 0, 0], r, terms.ratio[part])
+        matrix[end:, end:] += sign * np.einsum("n,ni,nj->ij", g[:, -1, -1], c, c)
         matrix[:first, end:] += np.einsum("n,ni,nj->ij", g[:, 0, -1], r, c)
         matrix[:first, first:end] += np.einsum("nd,ni,nj->idj", g[:, 0, 1:-1], r, k).reshape(n_ratio, -1)
-        matrix[first:end, end:] += np.einsum("nd,nj,ni->dji", g[:, 1:-1, -1], k, c).reshape(
+        matrix[first:end, end:] += sign * np.einsum("nd,nj,ni->dji", g[:, 1:-1, -1], k, c).reshape(
             -1, basis.n_background
         )
-        vector[:first] += np.einsum("n,ni->i", b[:, 0], r)
-        vector[first:end] += np.einsum("nd,nj->dj", b[:, 1:-1], k).ravel()
-        vector[end:] += np.einsum("n,ni->i", b[:, -1], c)
-    block = kernel_block.reshape(n_places, n_places, n_terms_, n_terms_).transpose(0, 2, 1, 3)
-    matrix[first:end, first:end] = block.reshape(n_places * n_terms_, -1)
-    matrix = np.triu(matrix) + np.triu(matrix, 1).T
-    scale = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-    matrix *= scale[:, None] * scale
-    matrix[np.diag_indices(n)] += RIDGE
-    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=True)
-    diagonal = np.diag(factor[0])
-    return cho_solve(factor, vector * scale) * scale, float((diagonal.max() / diagonal.min()) ** 2)
+    block = matrix[first:end, first:end].reshape(n_places, n_terms_, n_places, n_terms_)
+    for (i, j), values in zip(pairs, kernel_block):
+        values = values.reshape(n_places, n_places)
+        block[:, i, :, j] += values
+        if i != j:
+            block[:, j, :, i] += values

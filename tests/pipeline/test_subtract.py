@@ -17,7 +17,7 @@ from reference_pipeline.subtract.apply import convolved_variance, likeness
 from reference_pipeline.subtract.difference import subtract
 from reference_pipeline.subtract.fit_stamps import fit_stamps, stamp_equations
 from reference_pipeline.subtract.kernel import Basis, Kernel
-from reference_pipeline.subtract.score import matched_filter, whiten
+from reference_pipeline.subtract.score import TileFilter, matched_filter, tile_filters, whiten
 
 SKY = 150.0  # electrons per pixel
 RATIO = 1.3
@@ -174,7 +174,8 @@ def test_whitening_takes_the_correlation_of_the_noise_away():
     gaussian = np.exp(-(side[:, None] ** 2 + side**2) / 2 / sigma**2)
     kernel = Kernel((gaussian / gaussian.sum())[None], 0, np.zeros(1), 0, (400, 400))
     noise = target - likeness(image, kernel)
-    white = whiten(noise, kernel, 1.0, 9.0)[20:-20, 20:-20]
+    filters = tile_filters(noise.shape, kernel, lambda _: (1.0, 9.0), lambda x, y: np.ones((1, 1)))
+    white = whiten(noise, filters)[20:-20, 20:-20]
     before = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]
     after = np.corrcoef(white[:, 1:].ravel(), white[:, :-1].ravel())[0, 1]
     assert before > 0.15
@@ -188,7 +189,10 @@ def test_the_matched_filter_is_unbiased_and_normal():
     psf /= psf.sum()
     image = rng.normal(0, 10, (300, 300)).astype(np.float32)
     image[143:158, 143:158] += 2000 * psf
-    score, flux = matched_filter(image, np.full(image.shape, 100, np.float32), lambda x, y: psf, 7)
+    nothing = np.ones((1, 1))
+    filters = [TileFilter(np.s_[0:300, 0:300], nothing, nothing, psf)]
+    everywhere = np.ones(image.shape, bool)
+    score, flux = matched_filter(image, np.full(image.shape, 100, np.float32), everywhere, filters)
     assert flux[150, 150] == pytest.approx(2000, abs=4 * 10 / np.sqrt((psf**2).sum()))
     assert score[20:-20, 20:120].std() == pytest.approx(1.0, abs=0.05)
 
@@ -203,8 +207,9 @@ def test_a_stamp_that_disagrees_is_left_out(pair):
     target = target.copy()
     target[y[3] - 4 : y[3] + 5, x[3] - 4 : x[3] + 5] *= 1.5  # a star that brightened
     stamps = stamp_equations(
-        target, image, science.variance, np.ones(target.shape, bool), x, y, half=8, half_width=5
-    )
+        target, image, science.variance, template.variance, np.ones(target.shape, bool), x, y,
+        half=8, half_width=5,
+    )  # fmt: skip
     fit = fit_stamps(stamps, Basis(5, 1, 0, 1), target.shape)
     assert not fit.used[3]
     assert fit.used.sum() > 30
@@ -238,7 +243,8 @@ def test_each_refusal_has_its_reason(pair):
 def test_equations_that_say_nothing_are_not_solved(pair):
     science, _, _ = pair
     stamps = stamp_equations(
-        science.data, science.data, science.variance, np.zeros(science.shape, bool), [100], [100],
+        science.data, science.data, science.variance, science.variance, np.zeros(science.shape, bool),
+        [100], [100],
         half=6, half_width=3,
     )  # fmt: skip
     with pytest.raises(LinAlgError, match="no stamp"):
