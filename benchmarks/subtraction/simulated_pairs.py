@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from reference_pipeline.catalogues.local import StarTable
-from reference_pipeline.config import Config, PipelineConfig
+from reference_pipeline.config import PipelineConfig
 from reference_pipeline.frame import Exposure, Frame
 from reference_pipeline.products import read_product, write_product
 from reference_pipeline.raw import read_raw
@@ -49,21 +49,23 @@ SNR = (2.5, 60.0)  # that injected sources are meant to have, uniform in its log
 FIRST_ID = 1 << 60
 
 
-class Condition(Config):
+@dataclass(frozen=True)
+class Condition:
     """What is special about a set of pairs."""
 
-    dark_sky: float  # mag per square arcsec, science frame, in g
+    sky: float  # mag per square arcsec, of the science frame, in g
     gradient: float = 0.0  # of the science frame's sky
-    fields: dict[str, tuple[float, float]] = {"ast3": (270.0, 30.0), "ztf": (125.0, 15.0)}
+    is_crowded: bool = False
     is_spoiled: bool = False  # 8 bright variables and a trail
 
 
-CROWDED = {"ast3": (288.0, 18.0), "ztf": (288.0, 18.0)}  # 4 degrees from the galactic plane
+FIELDS = {"ast3": (270.0, 30.0), "ztf": (125.0, 15.0)}  # degrees; at moderate galactic latitude
+CROWDED_FIELD = (288.0, 18.0)  # 4 degrees from the galactic plane
 CONDITIONS = {
-    "clear": Condition(dark_sky=22.0),
-    "moonlit": Condition(dark_sky=19.3, gradient=0.15),
-    "crowded": Condition(dark_sky=22.0, fields=CROWDED),
-    "spoiled": Condition(dark_sky=22.0, is_spoiled=True),
+    "clear": Condition(22.0),
+    "moonlit": Condition(19.3, gradient=0.15),
+    "crowded": Condition(22.0, is_crowded=True),
+    "spoiled": Condition(22.0, is_spoiled=True),
 }
 
 
@@ -129,7 +131,7 @@ def _make(
     telescope = load_telescope(survey.telescope, (size, size))
     sky = _sky(survey, seed)
     rng = np.random.default_rng([seed, 7])
-    ra, dec = condition.fields[survey_name]
+    ra, dec = CROWDED_FIELD if condition.is_crowded else FIELDS[survey_name]
     airs = _airs(survey, condition, rng)
     exposures = {
         name: _exposure(f"{survey_name}-{seed:03d}-{name}", survey, mjd, ra, dec, rng)
@@ -180,7 +182,7 @@ def _airs(survey: SurveyConfig, condition: Condition, rng: np.random.Generator) 
             extinction=extinction, jitter=0.1, jitter_angle=float(rng.uniform(0, 180)),
         ),
         "science": Conditions(
-            seeing_fwhm=1.1 * seeing * float(np.exp(rng.normal(0, 0.15))), sky_brightness=condition.dark_sky,
+            seeing_fwhm=1.1 * seeing * float(np.exp(rng.normal(0, 0.15))), sky_brightness=condition.sky,
             extinction=extinction, jitter=0.15, jitter_angle=float(rng.uniform(0, 180)),
             moon_gradient=condition.gradient, moon_angle=float(rng.uniform(0, 360)),
         ),
@@ -193,7 +195,7 @@ def _exposure(
     east, north = rng.normal(0, survey.dither / 3600, 2)
     return Exposure(
         name, survey.telescope, "science", mjd, survey.exposure_time, BAND,
-        float(ra + east / np.cos(np.radians(dec))), float(dec + north), AIRMASS, None, "F", "F",
+        float(ra + east / np.cos(np.radians(dec))), float(dec + north), AIRMASS, "F", "F",
     )  # fmt: skip
 
 

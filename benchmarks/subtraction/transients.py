@@ -22,7 +22,7 @@ from scipy.optimize import curve_fit
 from scipy.spatial import cKDTree
 
 from benchmarks.common import RESULTS, Requirement, at_least, at_most, environment, requirement_table
-from benchmarks.subtraction.simulated_pairs import CONDITIONS, FIRST_ID, Pair, simulated_pair
+from benchmarks.subtraction.simulated_pairs import CONDITIONS, FIRST_ID, Pair, make_masters, simulated_pair
 from reference_pipeline.candidate import Candidate
 from reference_pipeline.config import Cuts, PipelineConfig
 from reference_pipeline.crossmatch import KnownSky
@@ -81,7 +81,6 @@ def injected_sources(pair: Pair, found: Found, cuts: Cuts) -> list[dict]:
     expected = sign * pair.expected(magnitude, *_pixels(pair.science_truth, ra, dec))
     x, y = (np.asarray(v) for v in found.aligned.wcs.all_world2pix(ra, dec, 0))
     forced = forced_photometry(found.difference, found.aligned, x, y)
-    kept = [c for c in found.candidates if c.cut is None]
     radius = _radius(found.aligned)
     ny, nx = found.aligned.shape
     rows = []
@@ -101,7 +100,7 @@ def injected_sources(pair: Pair, found: Found, cuts: Cuts) -> list[dict]:
             "x": round(float(x[k]), 2), "y": round(float(y[k]), 2),
             "sign": source.sign, "host": source.host, "expected": float(expected[k]),
             "flux": f.flux if measured else None, "flux_err": f.flux_err if measured else None,
-            "found": best in kept if best is not None else False,
+            "found": best is not None,
             "cut": None if best is not None or not same else same[0].cut,
             "found_flux": None if best is None else best.flux,
             "found_err": None if best is None else best.flux_err,
@@ -261,7 +260,8 @@ def _half(snr: np.ndarray, found: np.ndarray) -> float | None:
 def _ratio(e: np.ndarray, f: np.ndarray, s: np.ndarray, use: np.ndarray) -> list[float | int | None]:
     """Mean of measured over expected flux, each by its own error; its error; number.
 
-    An error of 1 % of the flux is added, so that the few brightest do not decide alone; beyond 5 sigma left out.
+    An error of 1 % of the flux is added, so that the few brightest do not decide alone; what is beyond
+    5 sigma is left out.
     """
     if use.sum() < 3:
         return [None, None, int(use.sum())]
@@ -322,7 +322,8 @@ def table(summaries: dict[str, dict]) -> str:
         lines.append(
             f"{name:18}{s['n_pairs']:6d}{s['n_injected']:6d}{s['n_masked']:7d}{_text(s['half'], 2):>6}"
             f"{_text(s['at_8'][0], 3):>7}{_text(s['above_8'][0], 3):>7}{_text(s['fading_above_8'][0], 3):>7}"
-            f"{_text(s['host_above_8'][0], 3):>7}{ratio:>15}{_text(s['ratio_candidates'][0], 4):>8}{pulls:>12}"
+            f"{_text(s['host_above_8'][0], 3):>7}{ratio:>15}{_text(s['ratio_candidates'][0], 4):>8}"
+            f"{pulls:>12}"
             f"{s['false_total']:11.1f}{_median_abs(s['align_dx'] + s['align_dy']):7.3f}"
             f"{np.median(s['align_scatter']):8.3f}"
         )
@@ -338,6 +339,8 @@ def run(surveys: list[str], conditions: list[str], seeds: int, work: Path, size:
     """Measure all pairs; return them by "survey condition"."""
     jobs = [(s, c, seed, work, size) for s in surveys for c in conditions for seed in range(seeds)]
     pairs: dict[str, list[dict]] = {}
+    for survey in surveys:
+        make_masters(survey, work, size=size)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for job, result in zip(jobs, pool.map(measure_pair, *zip(*jobs))):
             pairs.setdefault(f"{job[0]} {job[1]}", []).append(result)
