@@ -95,8 +95,9 @@ def measure_offset(aligned: Frame, template: Frame, *, config: Align) -> Offset:
     Windowed centres, as find_sources takes them, of the sources with S/N above 20 that no flag is set for;
     matched where each is the other's nearest within ``config.match_radius``. NaN without a match.
     """
-    x, y = _centres(aligned, _good_stars(aligned, aligned.mask))
-    rows = _good_stars(template, aligned.mask)
+    mask = to_host(aligned.mask)
+    x, y = _centres(aligned, _good_stars(aligned, mask))
+    rows = _good_stars(template, mask)
     assert template.sources is not None
     there = np.stack([np.asarray(template.sources[name], float)[rows] for name in ("x", "y")], axis=1)
     here = np.stack([x, y], axis=1)
@@ -373,7 +374,7 @@ def _good_stars(frame: Frame, mask: NDArray[np.uint16]) -> NDArray[np.intp]:
     good &= (i >= 0) & (i < ny) & (j >= 0) & (j < nx)
     good &= (np.asarray(table["mask"]) & int(UNUSABLE | MaskBit.TRAIL)) == 0
     rows = np.flatnonzero(good)
-    usable = (to_host(mask[i[rows], j[rows]]) & np.uint16(UNUSABLE)) == 0
+    usable = (mask[i[rows], j[rows]] & np.uint16(UNUSABLE)) == 0
     rows = rows[usable]
     return rows[np.argsort(-np.asarray(table["flux_auto"])[rows], kind="stable")][:_MAX_STARS]
 

@@ -69,12 +69,13 @@ class Mapping:
     area: Floats
     error: float = 0.0  # pixels: the largest difference from the exact map that was seen
 
-    def at(self, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
-        """x, y and area at the crossings of ``rows`` and ``columns``, each (n_rows, n_columns)."""
+    def at(self, rows: NDArray[Any], columns: NDArray[Any], xp: Any = np) -> tuple[Any, Any, Any]:
+        """x, y and area at the crossings of ``rows`` and ``columns``, each (n_rows, n_columns), of ``xp``."""
         down, first_row = _cubic_weights(rows, self.step, self.x.shape[0])
         across, first_column = _cubic_weights(columns, self.step, self.x.shape[1])
         part = np.s_[first_row : first_row + down.shape[1], first_column : first_column + across.shape[1]]
-        x, y, area = (down @ nodes[part] @ across.T for nodes in (self.x, self.y, self.area))
+        left, right = xp.asarray(down), xp.asarray(across.T)
+        x, y, area = (left @ xp.asarray(nodes[part]) @ right for nodes in (self.x, self.y, self.area))
         return x, y, area
 
     def places(self, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
@@ -193,7 +194,7 @@ def _repaired(planes: Planes, rows: tuple[int, int], columns: tuple[int, int]) -
     mask = xp.pad(planes.mask[inside], border, constant_values=int(MaskBit.OFF_IMAGE))
     background = None if planes.background is None else cut(planes.background)
     invalid = ~(xp.isfinite(data) & xp.isfinite(variance))
-    mask[invalid] |= np.uint16(MaskBit.NO_DATA)
+    mask = xp.where(invalid, mask | np.uint16(MaskBit.NO_DATA), mask)
     bad = (mask & _UNUSABLE) != 0
     measured = xp.where(invalid, np.float32(0), data)
     if bool(bad.any()):
@@ -258,7 +259,7 @@ def _resample_part(
     xp = namespace(out.data)
     rows, columns = (np.arange(s.start, s.stop) for s in part)
     shape = (len(rows), len(columns))
-    x, y, area = (xp.asarray(a).reshape(-1) for a in mapping.at(rows, columns))
+    x, y, area = (a.reshape(-1) for a in mapping.at(rows, columns, xp))
     ny, nx = old_shape
     inside = (x >= -0.5) & (x <= nx - 0.5) & (y >= -0.5) & (y <= ny - 0.5)  # false for NaN
     n_inside = int(inside.sum())
