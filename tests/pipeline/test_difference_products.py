@@ -236,3 +236,52 @@ def test_names_of_files_are_one_to_one(tmp_path):
     assert (
         difference_path(tmp_path, "qip", "n1-F17-g-0007") == tmp_path / "differences/qip/n1-F17-g-0007.fits"
     )
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    "names",
+    [
+        tuple(f"quatrope+ProperImage/data/aligned_eso085-030-00{i}.fit" for i in (4, 5)),
+        (
+            "thomasvrussell+sfft/test/subtract_test_nircam/input_data/"
+            "jw01324001001-01324-o001_t001_nircam_clear-f200w_i2d_stamp.fits",
+            "thomasvrussell+sfft/test/subtract_test_nircam/input_data/"
+            "jw02561001002-02561-o001_t003_nircam_clear-f200w_i2d_stamp.fits",
+        ),
+    ],
+    ids=["eso085-030", "nircam"],
+)  # fmt: skip
+def test_real_pixels_in_any_unit(names, shared_data, tmp_path):
+    made, images = field(), []
+    for name in names:
+        pixels = fits.getdata(shared_data / "images" / name).astype(np.float32)
+        images.append(np.ascontiguousarray(pixels[:400, :500]))
+    shape = images[0].shape
+    planes = {}
+    for key, image in (
+        ("aligned", images[0]),
+        ("template", images[1]),
+        ("difference", images[0] - images[1]),
+    ):
+        noise = 1.4826 * np.nanmedian(np.abs(np.diff(image, axis=1))) / np.sqrt(2)
+        planes[key] = (image, np.full(shape, noise**2, np.float32), np.zeros(shape, np.uint16))
+    frames = {
+        key: replace(getattr(made, key), data=planes[key][0], variance=planes[key][1], mask=planes[key][2])
+        for key in ("aligned", "template")
+    }
+    data, variance, mask = planes["difference"]
+    score = (data / np.sqrt(variance)).astype(np.float32)
+    difference = replace(made.difference, data=data, variance=variance, mask=mask, score=score, flux=data)
+    path = write(tmp_path / "real.fits", difference=difference, candidates=(), **frames)
+    for name, key in (("DIFF", "difference"), ("ALIGNED", "aligned"), ("TEMPLATE", "template")):
+        image, variance, _ = planes[key]
+        error = (read_plane(path, name) - image) / np.sqrt(variance)
+        known = np.isfinite(image)
+        np.testing.assert_array_equal(np.isfinite(error), known)
+        assert np.abs(error[known]).max() < 0.08, name
+        assert abs(error[known].mean()) < 5 * 0.04 / np.sqrt(known.sum()), name
+    back = read_difference(path)
+    known = np.isfinite(data) & (np.abs(score) > 3)
+    assert np.median(np.abs(back.flux[known] / data[known] - 1)) < 0.01
+    assert path.stat().st_size < 4.5 * data.size
