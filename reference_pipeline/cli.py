@@ -129,7 +129,9 @@ def simulate(
     bias: Annotated[int | None, typer.Option(min=0, help="Bias frames.")] = None,
     flats: Annotated[int | None, typer.Option(min=0, help="Twilight flats.")] = None,
     size: Annotated[int | None, typer.Option(min=64, help="Pixels of a square chip.")] = None,
-    fields: Annotated[int | None, typer.Option(min=1, help="Fields that the night visits.")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="A field to visit, by id; may be repeated. Default: three.")
+    ] = None,
     bands: Annotated[str | None, typer.Option(help="Taken in turn: g,r,i.")] = None,
     template_night: Annotated[
         str | None, typer.Option(help="YYYY-MM-DD, earlier: each field and band is also seen then.")
@@ -141,16 +143,17 @@ def simulate(
     Exit status: 0 if the night was written, 2 if the command or the survey cannot be used.
     """
     from .errors import CatalogueError, ConfigError
-    from .simulate.survey import load_survey, simulate_night
+    from .simulate.survey import load_survey, only_fields, simulate_night
 
     given = {
         "n_science": frames, "n_bias": bias, "n_flats": flats, "size": None if size is None else (size, size),
-        "n_fields": fields, "bands": None if bands is None else tuple(bands.split(",")),
+        "bands": None if bands is None else tuple(bands.split(",")),
         "template_night": template_night,
     }  # fmt: skip
     try:
         config = load_survey(survey)
         config = config.model_copy(update={name: v for name, v in given.items() if v is not None})
+        config = only_fields(config, field) if field else config
         summary = simulate_night(
             config, seed, night or config.default_night, output, workers=workers,
             progress=lambda name: typer.echo(name, err=True),

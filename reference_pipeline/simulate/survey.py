@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -150,6 +150,17 @@ def load_survey(name: str) -> SurveyConfig:
     """
     path = find_description(name, "surveys", package=__package__)
     return parse_model(SurveyConfig, load_toml(path), str(path))
+
+
+def only_fields(config: SurveyConfig, ids: Sequence[str]) -> SurveyConfig:
+    """Return the survey with these fields alone. Raises ConfigError for one that it does not have."""
+    known = {field.id: field for field in config.fields}
+    if unknown := [name for name in ids if name not in known]:
+        raise ConfigError(
+            f"survey {config.name} has no field {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    chosen = tuple(known[name] for name in dict.fromkeys(ids))
+    return config.model_copy(update={"fields": chosen, "n_fields": len(chosen)})
 
 
 def telescope_of(config: SurveyConfig) -> Telescope:
