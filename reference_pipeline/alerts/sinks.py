@@ -17,6 +17,7 @@ from .container import container_bytes, write_whole
 from .packet import alert_schema, packet_body
 
 FOLDER = "alerts"
+_SIGN_OF_LIFE = 2.0  # seconds that brokers have for it
 MEDIA_TYPE = f"application/vnd.multiscale.alert+avro;version={SPEC_VERSION}"  # specification 8.7
 
 
@@ -94,6 +95,24 @@ class FileSink:
         return Receipt(frozenset(packet.alert_id for packet in batch.packets))
 
 
+class _Answers:
+    """What the brokers said of a batch."""
+
+    def __init__(self, down_codes: Sequence[int]) -> None:
+        self.down_codes = down_codes
+        self.confirmed: set[str] = set()
+        self.troubles: list[str] = []
+        self.is_down = False
+
+    def take(self, packet: Packet, error: Any) -> None:
+        """Note the answer to one packet; ``error`` is None where it is kept."""
+        if error is None:
+            self.confirmed.add(packet.alert_id)
+            return
+        self.troubles.append(f"{packet.alert_id}: {error.str()}")
+        self.is_down |= error.fatal() or error.code() in self.down_codes
+
+
 class KafkaSink:
     """Kafka, by confluent-kafka's idempotent producer: at least once.
 
@@ -115,12 +134,14 @@ class KafkaSink:
     ) -> None:
         """Make the producer; nothing is connected yet. ``options`` are librdkafka's, over those here."""
         try:
-            from confluent_kafka import KafkaException, Producer
+            from confluent_kafka import KafkaError, KafkaException, Producer
         except ImportError as error:
             raise ConfigError(
                 "Kafka needs confluent-kafka: pip install 'multiscale-stamps[kafka]'"
             ) from error
         self.schema_id, self.seconds = schema_id, seconds
+        self._was_down = False
+        self._down_codes = (KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
         self._kafka_error = KafkaException
         settings = {
             "bootstrap.servers": servers,
@@ -136,33 +157,40 @@ class KafkaSink:
             raise ConfigError(f"Kafka at {servers}: {error}") from error
 
     def send(self, batch: Batch) -> Receipt:
-        """Send what is unsent, and wait for the brokers to confirm it."""
-        confirmed: set[str] = set()
-        troubles: list[str] = []
+        """Send what is unsent, and wait for the brokers to confirm it.
+
+        Once they were not there, they are asked for a sign of life first: a night does not wait long for
+        each of its exposures.
+        """
+        if self._was_down and not self._answers():
+            return Receipt(frozenset(), f"no broker answers within {_SIGN_OF_LIFE:g} s", True)
+        answers = _Answers(self._down_codes)
         deadline = time.monotonic() + self.seconds
         for packet in batch.unsent:
             try:
-                self._produce(packet, confirmed, troubles, deadline)
+                self._produce(packet, answers, deadline)
             except self._kafka_error as error:  # of this message alone: too large, say
-                troubles.append(f"{packet.alert_id}: {error.args[0].str()}")
+                answers.troubles.append(f"{packet.alert_id}: {error.args[0].str()}")
             except StampError as error:  # a packet of another schema
-                troubles.append(f"{packet.alert_id}: {error}")
+                answers.troubles.append(f"{packet.alert_id}: {error}")
             except BufferError:
                 break  # the queue stays full: nothing has left for the whole time
         n_waiting = self.producer.flush(max(0.1, deadline - time.monotonic()))
         if n_waiting:
             self.producer.purge()
             self.producer.flush(1.0)
-            troubles.insert(0, f"{n_waiting} alerts not confirmed in {self.seconds:g} s")
-        return Receipt(frozenset(confirmed), "; ".join(troubles[:3]), bool(n_waiting))
+            answers.troubles.insert(0, f"{n_waiting} alerts not confirmed in {self.seconds:g} s")
+        self._was_down = bool(n_waiting) or answers.is_down
+        return Receipt(frozenset(answers.confirmed), "; ".join(answers.troubles[:3]), self._was_down)
 
-    def _produce(self, packet: Packet, confirmed: set[str], troubles: list[str], deadline: float) -> None:
-        def on_delivery(error: Any, message: Any) -> None:
-            if error is None:
-                confirmed.add(packet.alert_id)
-            else:
-                troubles.append(f"{packet.alert_id}: {error.str()}")
+    def _answers(self) -> bool:
+        try:
+            self.producer.list_topics(timeout=_SIGN_OF_LIFE)
+        except self._kafka_error:
+            return False
+        return True
 
+    def _produce(self, packet: Packet, answers: _Answers, deadline: float) -> None:
         while True:
             try:
                 self.producer.produce(
@@ -170,7 +198,7 @@ class KafkaSink:
                     self._value(packet),
                     key=packet.object_id,
                     headers={"alert_id": packet.alert_id, "content-type": MEDIA_TYPE},
-                    on_delivery=on_delivery,
+                    on_delivery=lambda error, message: answers.take(packet, error),
                 )
                 self.producer.poll(0)
                 return

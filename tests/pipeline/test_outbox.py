@@ -308,9 +308,16 @@ def test_kafka_behind_a_registry(store, kafka):
 def test_without_a_broker_everything_waits(store):
     pytest.importorskip("confluent_kafka", reason="needs confluent-kafka")
     sink = KafkaSink("127.0.0.1:1", seconds=1.0, options={"log_level": 0})
-    with pytest.raises(DeliveryError, match="kafka: 0 alerts sent, at least 3 wait"):
+    with pytest.raises(DeliveryError, match="kafka: 0 alerts sent, at least 3 wait: "):
+        deliver(store, sink)
+    with pytest.raises(DeliveryError, match="no broker answers"):  # soon, from now on
         deliver(store, sink)
     assert count_waiting(store) == 12
+
+
+def test_brokers_that_come_back_get_what_waits(store, kafka):
+    kafka._was_down = True
+    assert deliver(store, kafka) == 12
 
 
 def test_one_alert_that_is_too_large_holds_up_no_other(store):
