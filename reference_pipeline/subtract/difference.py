@@ -20,7 +20,7 @@ from ..reduce.photometry import background_rms, background_subtracted
 from ..reduce.psf import psf_stamps
 from .apply import Slices, convolved_variance, likeness
 from .fit_fourier import fit_fourier
-from .fit_stamps import Fit, Stamps, chi2_of, fit_stamps, stamp_equations
+from .fit_stamps import Fit, Stamps, allowed_by, chi2_of, fit_stamps, stamp_equations
 from .kernel import Basis, Kernel, n_terms
 from .score import (
     gaussian_stamp,
@@ -43,6 +43,7 @@ _HELD_OUT = 5  # every so many stamps, one judges what the others say
 _MAX_UNKNOWN = 0.99  # of the pixels
 _WIDEST, _NARROWEST = 10, 3  # half-width of a kernel, where the settings name none
 _PLACES_PER_STAMP = 20  # of the kernel: a star is about so many independent pixels
+_LEAST_FWHM = 2.5  # pixels: even equal images may be a little apart
 _SMOOTHING = 1.0  # pixels, sigma of the Gaussian that variances are averaged with
 
 
@@ -153,6 +154,7 @@ class _Pair:
     correlation: Floats | None  # of the image's noise
     half_width: int
     half: int  # of the stamps
+    kernel_fwhm: float  # about
 
 
 def _pair(science: Frame, template: Frame, convolve_template: bool, config: Subtract) -> _Pair:
@@ -172,6 +174,7 @@ def _pair(science: Frame, template: Frame, convolve_template: bool, config: Subt
         background_rms(image), background_rms(target), unknown, bad,
         resampled_correlation() if _is_resampled(image) else None,
         half_width, half_width + round(fwhm_of(target)),
+        max(fwhm_of(target) ** 2 - fwhm_of(image) ** 2, _LEAST_FWHM**2) ** 0.5,
     )  # fmt: skip
 
 
@@ -196,6 +199,7 @@ def _kernel(
         x, y, half=pair.half, half_width=basis.half_width, image_share=config.first_noise,
     )  # fmt: skip
     shape, correlation = science.shape, pair.correlation
+    allowed = _allowed(pair, x, y, basis)
     judges = np.arange(len(stamps)) % _HELD_OUT == _HELD_OUT - 1
     try:
         if config.solver == "fourier":
@@ -203,9 +207,9 @@ def _kernel(
             chi2 = chi2_of(stamps, found.coefficients, basis, shape, correlation=correlation)
             fit = Fit(found.coefficients, np.ones(len(stamps), bool), chi2, found.condition)
             return fit, stamps, float(np.median(chi2))
-        fit = fit_stamps(stamps, basis, shape, clip=config.clip, correlation=correlation)
+        fit = fit_stamps(stamps, basis, shape, clip=config.clip, correlation=correlation, allowed=allowed)
         most = stamps.select(fit.used & ~judges)
-        blind = fit_stamps(most, basis, shape, n_rounds=1, correlation=correlation)
+        blind = fit_stamps(most, basis, shape, n_rounds=1, correlation=correlation, allowed=allowed)
         judged = stamps.select(judges)
         chi2 = chi2_of(judged, blind.coefficients, basis, shape, correlation=correlation)
         return fit, stamps, float(np.median(chi2))
@@ -213,6 +217,15 @@ def _kernel(
         raise SubtractionError(
             science.id, STAGE, "not-solvable", f"the kernel's equations: {error}"
         ) from error
+
+
+def _allowed(pair: _Pair, x: Rows, y: Rows, basis: Basis) -> Floats:
+    """How far coefficients may go, with the ratio guessed from the light of the stamps' stars."""
+    side = np.arange(-pair.half, pair.half + 1)
+    box = (y[:, None, None] + side[:, None], x[:, None, None] + side)
+    target, image = (values[box].sum(axis=(1, 2), dtype=float) for values in (pair.target, pair.image))
+    ratio = float(np.median(target) / max(np.median(image), 1e-12))
+    return allowed_by(basis, pair.kernel_fwhm, ratio if ratio > 0 else 1.0)
 
 
 def _score(

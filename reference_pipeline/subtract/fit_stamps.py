@@ -30,6 +30,7 @@ Pixels = NDArray[np.float32]
 
 RIDGE = 1e-9  # of the mean of the diagonal: what no star says stays small
 N_REFINED = 1  # times that the noise's pull on the kernel is taken back
+_LEAST_VARYING = 1e-3  # of the ratio: places that a kernel may hold less of are the same all over a frame
 _CHUNK = 16  # stamps whose normal matrices are added at a time
 
 
@@ -142,23 +143,32 @@ def fit_stamps(
     clip: float = 3.0,
     n_rounds: int = 6,
     correlation: Floats | None = None,
+    allowed: Floats | None = None,
 ) -> Fit:
     """Return the coefficients of ``basis`` that fit most of the stamps best.
 
     A stamp whose reduced chi-square is ``clip`` robust sigmas above the others' (of its logarithm) is left
     out, until no more are. ``correlation`` is the autocorrelation of the image's noise, (odd, odd) with 1 in
-    the middle; None: white. Raises LinAlgError when the equations cannot be solved.
+    the middle; None: white. ``allowed`` is how far each coefficient may be from 0 where the stamps do not
+    say better (n_coefficients,), one sigma, 0: not at all, inf: anywhere; None: all anywhere. Raises
+    LinAlgError when the equations cannot be solved.
     """
     used = stamps.n_pixels > 0
     if not used.any():
         raise LinAlgError("no stamp has a usable pixel")
     terms = _Terms.of(stamps, basis, shape)
     matrix, before = np.zeros((basis.n_coefficients,) * 2), np.zeros(len(used), bool)
+    if allowed is None:
+        allowed = np.full(len(matrix), np.inf)
+    free = allowed > 0
+    matrix[free, free] = 1.0 / np.square(allowed[free])
     for _ in range(n_rounds):
         for changed, sign in ((used & ~before, 1.0), (before & ~used, -1.0)):
             _add_normal_matrix(matrix, stamps, terms, basis, np.flatnonzero(changed), sign)
         before = used
-        coefficients, condition = _solve(matrix, stamps, terms, basis, np.flatnonzero(used), correlation)
+        coefficients, condition = _solve(
+            matrix, free, stamps, terms, basis, np.flatnonzero(used), correlation
+        )
         chi2 = reduced_chi2(stamps, terms.local(coefficients, basis), correlation)
         log = np.log(np.maximum(chi2, 1e-12))
         middle = np.median(log[used])
@@ -168,6 +178,24 @@ def fit_stamps(
             break
         used = keep
     return Fit(coefficients, before, chi2, condition)
+
+
+def allowed_by(basis: Basis, fwhm: float, ratio: float) -> Floats:
+    """How far the coefficients of a kernel of ``fwhm`` pixels and a sum of about ``ratio`` may be from 0.
+
+    The kernel's places as far as twice a Moffat profile of beta = 3, wider than the kernel by half; their
+    variation over the frame half as far, or not at all where that is little; ratio and background anywhere.
+    Far from the centre, where most places are, a kernel is small: left free, they would follow the noise,
+    and what is beside the stars.
+    """
+    side = np.arange(-basis.half_width, basis.half_width + 1.0)
+    r2 = np.delete((side[:, None] ** 2 + side**2).ravel(), basis.n_places // 2)
+    profile = 2.0 * ratio / (1.133 * fwhm**2) * (1.0 + r2 / (1.5 * fwhm) ** 2) ** -3
+    places = np.repeat(profile[:, None], basis.n_terms, axis=1)
+    places[:, 1:] *= np.where(profile > _LEAST_VARYING * ratio, 0.5, 0.0)[:, None]
+    out = np.full(basis.n_coefficients, np.inf)
+    out[basis.n_ratio : basis.n_ratio + places.size] = places.ravel()
+    return out
 
 
 def chi2_of(
@@ -258,21 +286,23 @@ class _Terms:
 
 
 def _solve(
-    matrix: Floats, stamps: Stamps, terms: _Terms, basis: Basis, rows: NDArray[np.intp],
-    correlation: Floats | None,
+    matrix: Floats, free: NDArray[np.bool_], stamps: Stamps, terms: _Terms, basis: Basis,
+    rows: NDArray[np.intp], correlation: Floats | None,
 ) -> tuple[Floats, float]:  # fmt: skip
-    """Solve the normal equations of the stamps of ``rows`` by Cholesky, scaled to a unit diagonal."""
+    """Solve for the ``free`` coefficients by Cholesky, scaled to a unit diagonal; ``rows`` are its stamps."""
     some, noise, some_terms = stamps.vector[rows], stamps.image_noise[rows], terms.select(rows)
-    scale = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-    scaled = matrix * scale[:, None]
+    scaled = matrix if free.all() else matrix[np.ix_(free, free)]
+    scale = 1.0 / np.sqrt(np.maximum(np.diag(scaled), 1e-300))
+    scaled = scaled * scale[:, None]
     scaled *= scale
     scaled[np.diag_indices(len(scaled))] += RIDGE
     # transposed, since LAPACK wants columns together: then nothing is copied
     factor = cho_factor(scaled.T, lower=True, overwrite_a=True, check_finite=True)
-    coefficients = cho_solve(factor, some_terms.gather(some) * scale) * scale
+    coefficients = np.zeros(len(free))
+    coefficients[free] = cho_solve(factor, some_terms.gather(some)[free] * scale) * scale
     for _ in range(N_REFINED):
         pull = _noise_vector(noise, some_terms.local(coefficients, basis), correlation)
-        coefficients = cho_solve(factor, some_terms.gather(some + pull) * scale) * scale
+        coefficients[free] = cho_solve(factor, some_terms.gather(some + pull)[free] * scale) * scale
     diagonal = np.diag(factor[0])
     return coefficients, float((diagonal.max() / diagonal.min()) ** 2)
 
