@@ -147,7 +147,7 @@ def _between_pixels(score: NDArray[np.float32], x: Ints, y: Ints) -> tuple[Float
         with np.errstate(invalid="ignore", divide="ignore"):
             shift = 0.5 * (after - before) / (2.0 * here - before - after)
         inside = (at > 0) & (at < limit)
-        moved.append(at + np.where(inside, np.clip(np.nan_to_num(shift), -0.5, 0.5), 0.0))
+        moved.append(at.astype(float) + np.where(inside, np.clip(np.nan_to_num(shift), -0.5, 0.5), 0.0))
     return moved[0], moved[1]
 
 

@@ -22,7 +22,7 @@ from ..frame import Frame, unit_coordinates
 from ..polynomials import legendre_terms
 from ..psf import Psf, exponents
 from ..reduce.psf import psf_stamps
-from ..subtract.difference import BAD, Difference
+from ..subtract.difference import BAD, Difference, PointSource
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -55,7 +55,6 @@ class PointModel:
     difference: Difference
     science: Frame
     fwhm: float  # pixels, of a point source in the difference
-    half: int  # the images of psf_at reach so far from their middle
     covariance: Floats  # (2 r + 1, 2 r + 1): of the pixels of data / sqrt(variance), by lag
 
     @property
@@ -68,10 +67,8 @@ def point_model(difference: Difference, science: Frame) -> PointModel:
     """Return what fluxes are measured with. Raises DetectionError ("no-psf") for a frame without a PSF."""
     if science.psf is None:
         raise DetectionError(science.id, STAGE, "no-psf", "the science frame has no PSF")
-    ny, nx = difference.data.shape
-    half = difference.psf_at((nx - 1) / 2, (ny - 1) / 2).shape[0] // 2
     fwhm = effective_fwhm(difference, science)
-    return PointModel(difference, science, fwhm, half, noise_covariance(difference, round(1.5 * fwhm)))
+    return PointModel(difference, science, fwhm, noise_covariance(difference, round(1.5 * fwhm)))
 
 
 def usable(difference: Difference, part: tuple[slice, slice] | None = None) -> Bools:
@@ -87,16 +84,28 @@ def point_images(model: PointModel, x: Floats, y: Floats, half: int) -> tuple[Fl
     All (n, 2 half + 1, 2 half + 1); the middle pixel is the one nearest to the source. One electron is the
     sum over the images of psf_at, which reach further.
     """
-    source = model.difference.point
+    side = 2 * half + 1
+    value, by_x, by_y = (np.zeros((len(x), side, side)) for _ in range(3))
+    for source, rows in _sources(model.difference, x, y):
+        value[rows], by_x[rows], by_y[rows] = _source_images(source, x[rows], y[rows], half)
+    return value, by_x, by_y
+
+
+def _sources(difference: Difference, x: Floats, y: Floats) -> list[tuple[PointSource, NDArray[np.intp]]]:
+    """What point sources look like at (x, y), and for which of these places."""
+    return [(difference.point, np.arange(len(x)))]
+
+
+def _source_images(source: PointSource, x: Floats, y: Floats, half: int) -> tuple[Floats, Floats, Floats]:
     if source.kernel is None:
-        return _psf_images(source.psf, x, y, half, model.half)
+        return _psf_images(source.psf, x, y, half, source.half)
     terms = legendre_terms(*unit_coordinates(x, y, source.kernel.shape), source.kernel.degree)
     kernels = np.tensordot(terms, source.kernel.images, 1)  # it went over the sources as well
     kernels /= kernels.sum(axis=(1, 2))[:, None, None]
     margin = kernels.shape[-1] // 2
     value, by_x, by_y = (
         _convolve(image, kernels)[:, margin:-margin, margin:-margin]
-        for image in _psf_images(source.psf, x, y, half + margin, model.half)
+        for image in _psf_images(source.psf, x, y, half + margin, source.half)
     )
     return value, by_x, by_y
 
@@ -127,11 +136,13 @@ def effective_fwhm(difference: Difference, science: Frame) -> float:
     if difference.is_template_convolved:
         return fwhm
     ny, nx = difference.data.shape
-    x, y = (nx - 1) // 2, (ny - 1) // 2
-    assert science.psf is not None
-    after = difference.psf_at(x, y)
-    before, _, _ = psf_stamps(science.psf, np.array([x], float), np.array([y], float), after.shape[0] // 2)
-    return fwhm * float(np.sqrt(_core_area(after) / _core_area(before[0])))
+    at_x, at_y = (nx - 1) // 2, (ny - 1) // 2
+    (source, _), *_ = _sources(difference, np.array([at_x], float), np.array([at_y], float))
+    phase = np.arange(-2, 3) / 5.0
+    x, y = (side.ravel() for side in np.meshgrid(at_x + phase, at_y + phase))
+    before = _half_width(_psf_images(source.psf, x, y, source.half, source.half)[0], x, y)
+    after = _half_width(_source_images(source, x, y, source.half)[0], x, y)
+    return fwhm * after / before
 
 
 def frame_fwhm(frame: Frame) -> float:
@@ -333,9 +344,17 @@ def _convolve(images: Floats, kernels: Floats) -> Floats:
     return np.asarray(product[:, half : half + side, half : half + side])
 
 
-def _core_area(image: Floats) -> float:
-    """1 / (sum p²) for a sum of 1: grows with the square of the FWHM, and is a profile's core's."""
-    return float(image.sum() ** 2 / np.square(image).sum())
+def _half_width(images: Floats, x: Floats, y: Floats) -> float:
+    """The radius (pixels) at which images of a source, drawn at places in a pixel, are half as high."""
+    half = images.shape[-1] // 2
+    side = np.arange(-half, half + 1)
+    dy = side[:, None] - (y - np.rint(y))[:, None, None]
+    dx = side[None, :] - (x - np.rint(x))[:, None, None]
+    radius = np.hypot(dx, dy)
+    share = images / images.max()
+    flank = (share > 0.35) & (share < 0.7)
+    slope, level = np.polyfit(radius[flank], np.log(share[flank]), 1)
+    return float((np.log(0.5) - level) / slope)
 
 
 def _starts(n: int) -> list[int]:

@@ -73,20 +73,20 @@ def science_frame(shape, psf, fwhm, *, sky=SKY):
 
 
 def make_difference(
-    rng, shape, fwhm, *, x=(), y=(), flux=(), light=None, template_noise=0.0, mask=None, ellipticity=0.0
+    rng, shape, fwhm, *, x=(), y=(), flux=(), added=None, template_noise=0.0, mask=None, ellipticity=0.0
 ):
     """(difference, science frame): noise and point sources on nothing.
 
     ``template_noise`` is the variance of a template that was convolved with a Gaussian of 1.2 pixels;
-    ``light`` is added with its photon noise.
+    ``added`` is any other light (electrons), with its photon noise.
     """
     psf = moffat_psf(shape, fwhm, ellipticity=ellipticity)
     x, y, flux = (np.asarray(a, float) for a in (x, y, flux))
-    clean = draw(shape, psf, x, y, flux)
+    clean = draw(shape, psf, x, y, flux) + (0.0 if added is None else added)
     side = np.arange(-4, 5)
     gaussian = np.exp(-(side[:, None] ** 2 + side**2) / 2 / 1.2**2)
     kernel = Kernel((gaussian / gaussian.sum())[None], 0, np.zeros(1), 0, shape)
-    photons = np.abs(clean) if light is None else np.abs(clean) + light
+    photons = np.abs(clean)
     variance = SKY + photons
     data = clean + rng.normal(0, 1, shape) * np.sqrt(variance)
     if template_noise:
@@ -109,7 +109,8 @@ def make_difference(
     weight = np.where(mask != 0, 0.0, 1.0 / (total + gaussian_filter(photons, 1.0)))
     signal = fftconvolve(whitened * weight, point[::-1, ::-1], mode="same")
     power = fftconvolve(weight, np.square(point)[::-1, ::-1], mode="same")
-    known = power > 0.05 * np.median(power)
+    usable = fftconvolve(mask == 0, np.square(point)[::-1, ::-1], mode="same")
+    known = usable > 0.5 * np.square(point).sum()
     power = np.where(known, power, 1.0)
     score, plane = (np.where(known, signal / root, np.nan) for root in (np.sqrt(power), power))
     planes = (a.astype(np.float32) for a in (whitened, score, plane))
