@@ -3,8 +3,8 @@
 Every case runs in a process of its own on one core or two, its peak memory is that of the process, libraries
 and images included. Times are the core's own on one core (other work on the machine does not count), those of
 the clock on two. Kernel and background are of degree 2 throughout. Ours runs three times and the fastest
-counts, sfft once, its compilation apart. What is left in the difference, over the noise of the target's sky, is
-measured away from the edges for all alike. `--full` takes 2048² and 4096² too, sfft only at 1024².
+counts, sfft once, its compilation apart. What is left in the difference, over the noise of the target's sky,
+is measured away from the edges for all alike. `--full` takes 2048² and 4096² too, sfft only at 1024².
 """
 
 import argparse

@@ -26,11 +26,12 @@ Slices = tuple[slice, slice]
 T = TypeVar("T")
 R = TypeVar("R")
 
-TILE = 384  # pixels a side: a transform of it stays in a core's cache
+TILE = 384  # pixels a side on numpy: a transform of it stays in a core's cache
+DEVICE_TILE = 2048  # elsewhere: each call to a device costs microseconds, however little it does
 VARIANCE_TILE = 256  # over which the kernel that variance is convolved with is taken as constant
 
 
-def likeness(image: Any, kernel: Kernel, *, tile: int = TILE) -> Any:
+def likeness(image: Any, kernel: Kernel, *, tile: int | None = None) -> Any:
     """Return K applied to ``image`` plus B, (ny, nx), in the image's precision; outside counts as 0.
 
     Pixels must be finite. One transform of each tile with its margin; for each term of the kernel a product
@@ -38,7 +39,7 @@ def likeness(image: Any, kernel: Kernel, *, tile: int = TILE) -> Any:
     """
     xp, w, shape = namespace(image), kernel.half_width, image.shape
     fft = fft_of(xp)
-    size, step = layout(shape, tile, 2 * w)
+    size, step = layout(shape, tile or (TILE if xp is np else DEVICE_TILE), 2 * w)
     kernels = [_spectrum(term, size, image) for term in kernel.images]
     pu, pv = ladders(shape, max(kernel.degree, kernel.background_degree))
     background = _matrix(kernel.background, kernel.background_degree)

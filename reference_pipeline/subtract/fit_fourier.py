@@ -34,7 +34,7 @@ from scipy.linalg import cho_factor, cho_solve
 from ..arrays import namespace, to_host
 from ..frame import unit_coordinates
 from ..psf import exponents
-from .apply import fft_of, ladders, layout, like, likeness, over_in_turn, tiles, with_margin
+from .apply import DEVICE_TILE, fft_of, ladders, layout, like, likeness, over_in_turn, tiles, with_margin
 from .kernel import Basis, n_terms
 from .shifted_terms import factor_pairs, products, second_factors, shifted, unmixed
 
@@ -42,7 +42,7 @@ Floats = NDArray[np.float64]
 Solver = Callable[[Floats], Floats]  # from the vector, in the unknowns' order, to the basis's coefficients
 
 RIDGE = 1e-12  # of the matrix's unit diagonal: what no pixel says stays small
-TILE = 256  # pixels a side: what is added up for it stays in the caches
+TILE = 256  # pixels a side on numpy: what is added up for it stays in the caches
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def fit_fourier(
     *,
     rounds: int = 8,
     tolerance: float = 1.0,
-    tile: int = TILE,
+    tile: int | None = None,
 ) -> FourierFit:
     """Return the coefficients that make ``image`` most like ``target`` over all good pixels, (ny, nx) each.
 
@@ -75,6 +75,7 @@ def fit_fourier(
     no pixel is good or the equations cannot be solved.
     """
     xp = namespace(image)
+    tile = tile or (TILE if xp is np else DEVICE_TILE)
     inner = _without_border(good, basis.half_width)
     if not bool(xp.any(inner)):
         raise LinAlgError("no pixel is good")
