@@ -9,19 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 from scipy.ndimage import maximum_filter, uniform_filter
-from scipy.signal import fftconvolve
-from scipy.spatial import cKDTree
 
 from ..config import Subtract
 from ..errors import SubtractionError
 from ..frame import UNUSABLE, Decision, Frame, MaskBit
-from ..psf import Psf
 from ..reduce.photometry import background_rms, background_subtracted
-from ..reduce.psf import psf_stamps
 from .apply import Slices, convolved_variance, likeness
 from .fit_fourier import fit_fourier
 from .fit_stamps import Fit, Stamps, allowed_by, chi2_of, fit_stamps, stamp_equations
 from .kernel import Basis, Kernel, n_terms
+from .point_source import PartSources as PartSources
+from .point_source import PointSource as PointSource
+from .point_source import aperture_correction, point_source
 from .score import (
     gaussian_stamp,
     matched_filter,
@@ -48,24 +47,6 @@ _SMOOTHING = 1.0  # pixels, sigma of the Gaussian that variances are averaged wi
 
 
 @dataclass(frozen=True)
-class PointSource:
-    """What a point source looks like in a difference: in the target image, or behind the kernel."""
-
-    psf: Psf  # of the science frame
-    kernel: Kernel | None  # that the science image went through; None: it was not convolved
-    half: int  # pixels, half the side of its images
-
-    def at(self, x: float, y: float) -> Floats:
-        """Of one electron at the pixel nearest to (x, y): (2 half + 1, 2 half + 1), centred, sum 1."""
-        i, j = round(float(y)), round(float(x))
-        stamps, _, _ = psf_stamps(self.psf, np.array([j], float), np.array([i], float), self.half)
-        image = stamps[0]
-        if self.kernel is not None:
-            image = np.asarray(fftconvolve(image, self.kernel.at(j, i), mode="same"))
-        return np.asarray(image / image.sum())
-
-
-@dataclass(frozen=True)
 class Difference:
     """Science less template in the science frame's electrons, and what a detection needs of it."""
 
@@ -76,7 +57,7 @@ class Difference:
     score: Pixels  # S/N of a point source at each pixel; NaN where nothing is known
     flux: Pixels  # electrons of a point source at each pixel; its error is flux / score
     kernel: Kernel | tuple[Kernel | None, ...]  # several: parts.py
-    point: PointSource
+    point: PointSource | PartSources
     is_template_convolved: bool  # else the science image was
     decision: dict[str, Decision]
     seconds: float
@@ -114,7 +95,7 @@ def subtract(science: Frame, template: Frame, *, config: Subtract) -> Difference
     variance += pair.target_variance
     variance *= np.float32(scale**2)
     point = point_source(science, kernel, convolve_template)
-    correction = aperture_correction(science, x, y)
+    correction = aperture_correction(science, x, y, fwhm_of(science))
     whitened, score, flux, scatter = _score(data, pair, kernel, point, scale)
     flux *= np.float32(correction)
     decision: dict[str, Decision] = {
@@ -365,42 +346,6 @@ def unusable(frame: Frame) -> NDArray[np.bool_]:
     bad |= ~np.isfinite(frame.data)
     bad |= ~((frame.variance > 0) & np.isfinite(frame.variance))
     return bad
-
-
-def point_source(science: Frame, kernel: Kernel, is_template_convolved: bool) -> PointSource:
-    """The PSF of the difference: a new source went through the kernel where the science image did."""
-    psf = science.psf
-    assert psf is not None
-    half = (psf.images.shape[1] // psf.oversampling - 1) // 2
-    if is_template_convolved:
-        return PointSource(psf, None, half)
-    return PointSource(psf, kernel, half + kernel.half_width)
-
-
-def aperture_correction(science: Frame, x: Rows, y: Rows) -> float:
-    """What fluxes measured with the PSF model are to be multiplied with, from the stars at pixels (x, y).
-
-    The median of their total fluxes over those of the PSF: the sum of a model is that of its wings, which it
-    knows least, and the model of few stars has noise. 1 before the photometry, which gives total fluxes.
-    """
-    table, psf = science.sources, science.psf
-    assert table is not None
-    assert psf is not None
-    if "flux" not in table.colnames:
-        return 1.0
-    rows = cKDTree(np.stack([table["x"], table["y"]], axis=1)).query(np.stack([x, y], axis=1))[1]
-    half = round(1.5 * fwhm_of(science))
-    at_x, at_y = (np.asarray(table[name], float)[rows] for name in ("x", "y"))
-    stamps, _, _ = psf_stamps(psf, at_x, at_y, half)
-    ratios = []
-    for j, i, row, stamp in zip(np.rint(at_x).astype(int), np.rint(at_y).astype(int), rows, stamps):
-        here = np.s_[i - half : i + half + 1, j - half : j + half + 1]
-        pixels = background_subtracted(science, here)
-        total = float(table["flux"][row])
-        measured = float((pixels * stamp).sum() / np.square(stamp).sum())
-        if total > 0 and measured > 0 and table["is_calibration"][row]:
-            ratios.append(total / measured)
-    return float(np.median(ratios)) if ratios else 1.0
 
 
 def _mask(science: Frame, template: Frame, pair: _Pair) -> NDArray[np.uint16]:
