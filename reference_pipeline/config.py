@@ -266,7 +266,7 @@ class Association(Config):
     """associate/: which detections are one object."""
 
     radius: float = Field(default=2.0, gt=0)  # arcsec, at most
-    sigmas: float = Field(default=5.0, gt=0)  # of the two positions' errors together
+    outliers: float = Field(default=0.05, ge=0, lt=1)  # of positions: off by more than their errors say
     position_floor: float = Field(default=0.1, ge=0)  # arcsec, systematic error of a position
 
 

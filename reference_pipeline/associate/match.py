@@ -3,13 +3,14 @@
 A known minor planet is known by its designation. Anything else is matched by position: with the offset
 (dx, dy) of a candidate from an object and s = sqrt(err_object² + err_candidate² + floor²) on each axis,
 
-    L = exp(−½ (dx²/s_x² + dy²/s_y²)) / (2π s_x s_y n)
+    L = [(1 − ε) exp(−½ (dx²/s_x² + dy²/s_y²)) / (2π s_x s_y) + ε / (π radius²)] / n
 
 is how much likelier the candidate is this object than something unrelated, of which there are n per area: the
 likelihood ratio of de Ruiter+ (1977, A&AS 28, 211) and Sutherland & Saunders (1992, MNRAS 259, 413), and the
 Bayes factor of Budavári & Szalay (2008, ApJ 679, 301) for a small area, when half of all candidates are taken
-to be of known objects. An object has one candidate of an exposure and a candidate one object: the assignment
-with the largest product of L, where being new counts 1.
+to be of known objects. The fraction ε of positions is off by more than its error says (a host's residual, a
+blend): in the empty sky such a one is still this object, in a crowd it is not. An object has one candidate
+of an exposure, a candidate one object: the assignment with the largest product of L, being new counting 1.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def associate(
             select(tables.Candidate.number, tables.Candidate.id).where(
                 tables.Candidate.subtraction_id == subtraction.id
             )
-        ).tuples().all()
+        ).all()
     )
     if missing := [c.number for c in kept if c.number not in ids]:
         raise StoreError(f"{exposure.id}: {branch}: candidates {missing[:5]} are not stored")
@@ -154,7 +155,7 @@ def _stored(session: Session, subtraction: tables.Subtraction) -> list[Assignmen
         Assignment(
             number, own.id, detection.probability, own.id == object_id(own.branch, detection.candidate_id)
         )
-        for number, detection, own in found.tuples()
+        for number, detection, own in found
     ]
 
 
@@ -179,7 +180,7 @@ def _known_objects(session: Session, branch: str, candidates: list[Candidate], c
 
 
 def _pairs(candidates: list[Candidate], known: _Known, config: Association) -> _Pairs:
-    """The pairs within ``config.radius`` and ``config.sigmas``, in the order of rows, then columns."""
+    """The pairs within ``config.radius``, in the order of rows, then columns."""
     if not known.ids:
         nothing = np.empty(0, np.int64)
         return _Pairs(nothing, nothing, np.empty(0), np.empty(0))
@@ -194,10 +195,10 @@ def _pairs(candidates: list[Candidate], known: _Known, config: Association) -> _
     chi2 = (dx / sx) ** 2 + (dy / sy) ** 2
     around = tree.query_ball_point(vectors, _chord(_DENSITY_RADIUS), return_length=True)
     density = np.maximum(around, 1) / (np.pi * (_DENSITY_RADIUS / 3600.0) ** 2)  # per square degree
-    log_ratio = -0.5 * chi2 - np.log(2.0 * np.pi * sx * sy * density[row])
-    near_enough = chi2 <= config.sigmas**2
-    apart = np.hypot(dx, dy)
-    return _Pairs(row[near_enough], column[near_enough], log_ratio[near_enough], apart[near_enough])
+    inner = np.log1p(-config.outliers) - 0.5 * chi2 - np.log(2.0 * np.pi * sx * sy)
+    outer = np.log(max(config.outliers, 1e-300) / (np.pi * (config.radius / 3600.0) ** 2))
+    log_ratio = np.logaddexp(inner, outer) - np.log(density[row])
+    return _Pairs(row, column, log_ratio, np.hypot(dx, dy))
 
 
 def _chord(arcsec: float) -> float:

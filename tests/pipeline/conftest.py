@@ -1,9 +1,10 @@
 """Databases for the tests: each runs on SQLite, and on a PostgreSQL that is started for it."""
 
+import tempfile
 from uuid import uuid4
 
 import pytest
-from postgresql import NotAvailable, running_cluster
+from postgresql import NotAvailable, memory_folder, running_cluster
 from sqlalchemy import create_engine
 
 from reference_pipeline.store.opening import open_store
@@ -20,10 +21,12 @@ def cluster():
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request, tmp_path):
+def store_url(request):
     """The URL of an empty database."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'night.sqlite'}"
+        with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+            yield f"sqlite:///{folder}/night.sqlite"
+        return
     cluster = request.getfixturevalue("cluster")
     name = f"t{uuid4().hex[:12]}"
     admin = create_engine(
@@ -32,7 +35,7 @@ def store_url(request, tmp_path):
     with admin.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     admin.dispose()
-    return cluster.format(name)
+    yield cluster.format(name)
 
 
 @pytest.fixture
