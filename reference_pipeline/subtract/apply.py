@@ -40,7 +40,7 @@ def likeness(image: Any, kernel: Kernel, *, tile: int | None = None) -> Any:
     xp, w, shape = namespace(image), kernel.half_width, image.shape
     fft = fft_of(xp)
     size, step = layout(shape, tile or (TILE if xp is np else DEVICE_TILE), 2 * w)
-    kernels = [_spectrum(term, size, image) for term in kernel.images]
+    kernels = [spectrum(term, size, image) for term in kernel.images]
     pu, pv = ladders(shape, max(kernel.degree, kernel.background_degree))
     background = _matrix(kernel.background, kernel.background_degree)
     out = xp.empty_like(image)
@@ -56,9 +56,9 @@ def likeness(image: Any, kernel: Kernel, *, tile: int | None = None) -> Any:
         total = xp.zeros((height, width), dtype=image.dtype)
         for i in range(kernel.degree + 1):
             half = None  # of the terms with this power of x, back along y
-            for spectrum, (power, j) in zip(kernels, exponents(kernel.degree)):
+            for of_term, (power, j) in zip(kernels, exponents(kernel.degree)):
                 if power == i:
-                    back = fft.ifft(transform * spectrum, axis=0)[2 * w : 2 * w + height, :] * vs[j]
+                    back = fft.ifft(transform * of_term, axis=0)[2 * w : 2 * w + height, :] * vs[j]
                     half = back if half is None else half + back
             total += fft.irfft(half, n=size[1], axis=1)[:, 2 * w : 2 * w + width] * us[i]
         for i in range(len(background)):
@@ -81,7 +81,7 @@ def convolved_variance(variance: Any, kernel: Kernel, *, tile: int = VARIANCE_TI
         here = kernel.at((columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2)
         piece = with_margin(variance, rows, columns, w)
         transform = fft.fft(fft.rfft(piece, n=size[1], axis=1), n=size[0], axis=0)
-        transform *= _spectrum(np.square(here), size, variance)
+        transform *= spectrum(np.square(here), size, variance)
         height, width = rows.stop - rows.start, columns.stop - columns.start
         back = fft.ifft(transform, axis=0)[2 * w : 2 * w + height, :]
         spread = fft.irfft(back, n=size[1], axis=1)[:, 2 * w : 2 * w + width]
@@ -169,7 +169,7 @@ def layout(shape: tuple[int, ...], tile: int, margin: int) -> tuple[tuple[int, i
     return (size[0], size[1]), (step[0], step[1])
 
 
-def _spectrum(term: NDArray[np.float64], size: tuple[int, int], image: Any) -> Any:
+def spectrum(term: NDArray[np.float64], size: tuple[int, int], image: Any) -> Any:
     """Transform of a small kernel: along x of its few rows, then along y."""
     fft = fft_of(namespace(image))
     return fft.fft(fft.rfft(like(image, term), n=size[1], axis=1), n=size[0], axis=0)
