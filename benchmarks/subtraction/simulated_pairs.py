@@ -45,7 +45,7 @@ APART = 36.0  # pixels between injected sources
 MARGIN = 90.0  # pixels from the edges of the nominal field: pointing errors of both frames
 PLACE = 6500.0  # square pixels for each injected source: about 110 on 1024 x 1024
 ON_GALAXIES, FADING = 0.3, 0.25  # fractions
-SNR = (2.5, 60.0)  # that injected sources are meant to have, uniform in its logarithm
+FAINTEST = 2.5  # S/N that injected sources are meant to have, uniform in its logarithm from here on
 FIRST_ID = 1 << 60
 
 
@@ -57,6 +57,9 @@ class Condition:
     gradient: float = 0.0  # of the science frame's sky
     is_crowded: bool = False
     is_spoiled: bool = False  # 8 bright variables and a trail
+    brightest: float = (
+        60.0  # S/N of injected sources; above 30 they are among the stars the kernel is fitted to
+    )
 
 
 FIELDS = {"ast3": (270.0, 30.0), "ztf": (125.0, 15.0)}  # degrees; at moderate galactic latitude
@@ -65,7 +68,7 @@ CONDITIONS = {
     "clear": Condition(22.0),
     "moonlit": Condition(19.3, gradient=0.15),
     "crowded": Condition(22.0, is_crowded=True),
-    "spoiled": Condition(22.0, is_spoiled=True),
+    "spoiled": Condition(22.0, is_spoiled=True, brightest=25.0),
 }
 
 
@@ -141,7 +144,7 @@ def _make(
     scenes = {
         name: sky.scene(ra, dec, radius, e.mid_mjd, BAND, e.exposure_time) for name, e in exposures.items()
     }
-    injected = _injected(scenes["science"], telescope, exposures["science"], airs, rng)
+    injected = _injected(scenes["science"], telescope, exposures["science"], airs, condition.brightest, rng)
     for name, sign in (("template", -1), ("science", 1)):
         scenes[name] = _with_points(scenes[name], [s for s in injected if s.sign == sign])
     if condition.is_spoiled:
@@ -227,6 +230,7 @@ def _injected(
     telescope: Telescope,
     exposure: Exposure,
     airs: dict[str, Conditions],
+    brightest: float,
     rng: np.random.Generator,
 ) -> list[Injected]:
     """Sources all over the nominal field, none near another, some on galaxies."""
@@ -253,7 +257,7 @@ def _injected(
             try_place(*rng.uniform(0, (shape[1], shape[0])), False)
     x, y = np.array(places).T
     ra, dec = wcs.all_pix2world(x, y, 0)
-    snr = np.exp(rng.uniform(*np.log(SNR), len(x)))
+    snr = np.exp(rng.uniform(*np.log([FAINTEST, brightest]), len(x)))
     magnitude = _magnitude_of(snr, telescope, exposure, airs)
     signs = np.where(rng.random(len(x)) < FADING, -1, 1)
     return [

@@ -39,7 +39,8 @@ BRIGHT, STAR = 200.0, 20.0  # S/N in the science frame of what false candidates 
 TRUTH_BITS = {
     "cosmic ray": TruthBit.COSMIC_RAY,
     "saturated star": TruthBit.SATURATED,
-    "bad pixel": TruthBit.BAD | TruthBit.FAULT,
+    "readout fault": TruthBit.FAULT,
+    "bad pixel": TruthBit.BAD,
     "trail": TruthBit.TRAIL | TruthBit.GLINT,
     "spike or ghost": TruthBit.SPIKE | TruthBit.GHOST,
 }
@@ -165,7 +166,7 @@ def _kind(candidate: Candidate, pair: Pair, found: Found) -> str:
         bits |= int(np.bitwise_or.reduce(box, axis=None)) if box.size else 0
     if candidate.edge < 32:
         return "edge"
-    for name in ("cosmic ray", "saturated star", "trail", "spike or ghost"):
+    for name in ("readout fault", "cosmic ray", "saturated star", "trail", "spike or ghost"):
         if bits & TRUTH_BITS[name]:
             return name
     sources = found.aligned.sources

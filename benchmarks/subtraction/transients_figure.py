@@ -61,6 +61,8 @@ def _finish(axes: np.ndarray) -> None:
     flux.axhspan(0.99, 1.01, color="0.9")
     flux.set(xscale="log", xlabel="true S/N", ylabel="measured / true flux", ylim=(0.94, 1.06))
     flux.set_xticks([5, 8, 15, 30, 60], ["5", "8", "15", "30", "60"])
+    for axis in (snr, flux):
+        axis.minorticks_off()
     x = np.linspace(-5, 5, 201)
     pull.plot(x, np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi), color="0.5", lw=1)
     pull.set(xlabel="(measured − true) / error", ylabel="density")
