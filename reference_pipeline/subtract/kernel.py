@@ -12,6 +12,7 @@ coefficient for each of its own polynomial's terms, apart from the kernel's shap
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +46,11 @@ class Kernel:
         """The photometric ratio at a pixel: the sum of K."""
         return float(self.at(x, y).sum())
 
-    def background_at(self, x: Floats | float, y: Floats | float) -> Floats:
+    def background_at(self, x: NDArray[Any] | float, y: NDArray[Any] | float) -> Floats:
         """B at pixels."""
         return np.asarray(self._terms(x, y, self.background_degree) @ self.background)
 
-    def _terms(self, x: Floats | float, y: Floats | float, degree: int) -> Floats:
+    def _terms(self, x: NDArray[Any] | float, y: NDArray[Any] | float, degree: int) -> Floats:
         u, v = unit_coordinates(x, y, self.shape)
         return legendre_terms(u, v, degree)
 
