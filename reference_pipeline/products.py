@@ -83,6 +83,8 @@ class Summary:
     wcs: WCS | None
     zero_point: ZeroPoint | None
     quality: Quality | None
+    steps: tuple[Step, ...]
+    thumbnail: np.ndarray | None  # uint8 (256, 256)
     has_psf: bool
 
     @property
@@ -101,7 +103,8 @@ def read_summary(path: Path) -> Summary:
                 return Summary(
                     path, _exposure(header), str(header["STATUS"]), str(header[INPUT_KEYWORD]),
                     (science["NAXIS2"], science["NAXIS1"]), WCS(science) if "CTYPE1" in science else None,
-                    zero_point_of(science), _quality(header), "PSF" in hdus,
+                    zero_point_of(science), _quality(header), _steps(hdus["STEPS"]),
+                    native(hdus["THUMB"].data) if "THUMB" in hdus else None, "PSF" in hdus,
                 )  # fmt: skip
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise FileError(path.stem, "read", "not-a-product", f"{path.name}: {error}") from error
@@ -207,10 +210,13 @@ def _frame(hdus: fits.HDUList) -> Frame:
         sources=Table(hdus["SOURCES"].data) if "SOURCES" in hdus else None,
         quality=_quality(header),
         thumbnail=native(hdus["THUMB"].data) if "THUMB" in hdus else None,
-        steps=tuple(
-            Step(str(row["name"]), float(row["seconds"]), json.loads(row["decision"]))
-            for row in hdus["STEPS"].data
-        ),
+        steps=_steps(hdus["STEPS"]),
+    )
+
+
+def _steps(part: fits.BinTableHDU) -> tuple[Step, ...]:
+    return tuple(
+        Step(str(row["name"]), float(row["seconds"]), json.loads(row["decision"])) for row in part.data
     )
 
 

@@ -21,7 +21,7 @@ from ..catalogues.opening import open_catalogue
 from ..config import PipelineConfig
 from ..errors import CatalogueError, ConfigError, FrameError
 from ..frame import Exposure, Frame
-from ..products import input_digest_of, read_product, write_product
+from ..products import input_digest_of, read_summary, write_product
 from ..raw import read_exposure, read_raw
 from ..reduce.masters import read_masters
 from ..run import measure_psf, reduction
@@ -31,6 +31,7 @@ from .processes import in_processes
 from .report import FrameReport, NightReport, Status
 
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fits.fz", ".fits.gz")
+_PSF = "psf"  # the step of reduce/psf.py
 _BYTES_PER_PIXEL = 50  # that the reduction of a frame needs at its widest (benchmarks/reduction/fullsize.py)
 
 #: The settings that a calibrated frame depends on; others may change without reducing it again.
@@ -50,7 +51,7 @@ class Job:
     masters: tuple[Path, ...]
     out: Path
     config: PipelineConfig
-    force: bool
+    with_psf: bool = True
 
     @property
     def product(self) -> Path:
@@ -87,14 +88,18 @@ def reduce_night(
     masters, of_masters = make_night_masters(exposures, out / "masters", config=config, force=force)
     reports += of_masters
     jobs = [
-        Job(path, exposure.kind, masters.paths(exposure.band), out, config, force)
+        Job(path, exposure.kind, masters.paths(exposure.band), out, config, with_psf)
         for path, exposure in exposures.items()
         if exposure.kind == "science"
     ]
-    workers = workers or default_workers(files)
-    reports += _reports_of(reduce_one, jobs, workers, progress)
-    if with_psf:  # beside the main path: no frame waits for another's PSF
-        reports = _merged(reports, _reports_of(add_psf, jobs, workers, lambda report: None))
+    todo = []
+    for job in jobs:
+        if force or (unchanged := _unchanged(job)) is None:
+            todo.append(job)
+        else:
+            progress(unchanged)
+            reports.append(unchanged)
+    reports += _reports_of(reduce_one, todo, workers or default_workers(files), progress)
     night = NightReport(
         frames=tuple(sorted(reports, key=lambda report: report.file)),
         seconds=time.perf_counter() - started,
@@ -105,16 +110,11 @@ def reduce_night(
 
 
 def reduce_one(job: Job) -> FrameReport:
-    """Take one frame through the main path and write its product; the report says what became of it.
+    """Take one frame through the main path and write its product, then again with its PSF; and report.
 
     A product in failed/ is a frame as far as it came; that of an earlier run does not stay beside a new one.
     """
     digest = _digest(job)
-    if not job.force and input_digest_of(job.product) == digest:
-        product = str(job.product.relative_to(job.out))
-        return FrameReport.of_frame(
-            job.path.name, read_product(job.product), status="unchanged", product=product
-        )
     frame: Frame | None = None  # as far as it came
     trouble: dict[str, str] = {}
     try:
@@ -138,29 +138,38 @@ def reduce_one(job: Job) -> FrameReport:
         frame = replace(frame, wcs=None)  # what the header claims, and no star has confirmed
     status = f"{trouble['stage']}: {trouble['reason']}" if trouble else "calibrated"
     write_product(target, frame, input_digest=digest, status=status)
+    if job.with_psf and not trouble:
+        frame, trouble = _add_psf(frame, job.config)
+        write_product(target, frame, input_digest=digest, status=status)
+        if trouble and trouble["stage"] != "software":  # without a PSF it stays calibrated, and says so
+            product = str(target.relative_to(job.out))
+            return FrameReport.of_frame(job.path.name, frame, status="calibrated", product=product, **trouble)
     return FrameReport.of_frame(
         job.path.name, frame, status=_status(trouble), product=str(target.relative_to(job.out)), **trouble
     )
 
 
-def add_psf(job: Job) -> FrameReport | None:
-    """Add the PSF and PSF photometry to a product that has none; None where there is nothing to do.
-
-    A frame without a PSF stays calibrated; its report names the trouble.
-    """
-    if not job.product.exists():
-        return None
-    frame, product = read_product(job.product), str(job.product.relative_to(job.out))
-    if frame.psf is not None:
-        return None
+def _add_psf(frame: Frame, config: PipelineConfig) -> tuple[Frame, dict[str, str]]:
+    """The frame with its PSF and PSF photometry, or with a step that says why it has none."""
+    started = time.perf_counter()
     try:
-        frame = measure_psf(frame, config=job.config)
+        return measure_psf(frame, config=config), {}
     except FrameError as error:
-        return FrameReport.of_frame(
-            job.path.name, frame, status="calibrated", product=product, **_words(error)
-        )
-    write_product(job.product, frame, input_digest=_digest(job))
-    return FrameReport.of_frame(job.path.name, frame, status="calibrated", product=product)
+        trouble = _words(error)
+    except Exception as error:  # noqa: BLE001  # as in reduce_one
+        trouble = _trace(error)
+    return frame.after(_PSF, started, {"failed": trouble["reason"]}), trouble
+
+
+def _unchanged(job: Job) -> FrameReport | None:
+    """The report of a product that is there, of the same inputs and settings; None where there is work."""
+    if input_digest_of(job.product) != _digest(job):
+        return None
+    summary = read_summary(job.product)
+    if job.with_psf and not any(step.name == _PSF for step in summary.steps):
+        return None
+    product = str(job.product.relative_to(job.out))
+    return FrameReport.of_frame(job.path.name, summary, status="unchanged", product=product)
 
 
 def _status(trouble: dict[str, str]) -> Status:
@@ -234,14 +243,8 @@ def default_workers(paths: list[Path]) -> int:
     return max(1, min(os.cpu_count() or 1, room, len(paths)))
 
 
-def _merged(reports: list[FrameReport], later: list[FrameReport]) -> list[FrameReport]:
-    """The reports, with what a later pass says of a frame in place of the earlier one's."""
-    newer = {report.file: report for report in later}
-    return [newer.get(report.file, report) for report in reports]
-
-
 def _reports_of(
-    work: Callable[[Job], FrameReport | None],
+    work: Callable[[Job], FrameReport],
     jobs: list[Job],
     workers: int,
     progress: Callable[[FrameReport], None],
@@ -257,7 +260,6 @@ def _reports_of(
 
     reports = []
     for _, report in in_processes(work, jobs, workers, lost=lost):
-        if report is not None:
-            progress(report)
-            reports.append(report)
+        progress(report)
+        reports.append(report)
     return reports

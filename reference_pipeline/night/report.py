@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from multiscale.atomic import replacing
 
 from ..frame import Decision, Frame
+from ..products import Summary
 
 Status = Literal["calibrated", "failed", "crashed", "rejected", "master", "unchanged"]
 
@@ -57,7 +58,7 @@ class FrameReport(BaseModel):
 
     @classmethod
     def of_frame(
-        cls, file: str, frame: Frame, *, status: Status, product: str | None, **more: str
+        cls, file: str, frame: Frame | Summary, *, status: Status, product: str | None, **more: str
     ) -> FrameReport:
         """Return the report of a frame as far as it came."""
         quality = {} if frame.quality is None else {
