@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
         pa.field("snr", pa.float64()),
         pa.field("ra", pa.float64(), metadata={"unit": "deg"}),
         pa.field("dec", pa.float64(), metadata={"unit": "deg"}),
-        pa.field("flags", pa.list_(pa.string()), nullable=False),
+        pa.field("flags", pa.list_(pa.field("element", pa.string())), nullable=False),
     ]
 )
 _BAND_COLORS = {  # told apart with any colour vision (Okabe & Ito 2008)

@@ -82,7 +82,7 @@ def detections_of(session: Session, object_id: str) -> list[tuple[tables.Candida
         .join(tables.Exposure, tables.Exposure.id == tables.Subtraction.exposure_id)
         .where(tables.Detection.object_id == object_id)
     )
-    return sorted(found.tuples(), key=lambda row: _place(row[1]))
+    return sorted(((row[0], row[1]) for row in found), key=lambda row: _place(row[1]))
 
 
 def forced_of(session: Session, object_id: str) -> list[tuple[tables.ForcedPhotometry, tables.Exposure]]:
@@ -92,7 +92,7 @@ def forced_of(session: Session, object_id: str) -> list[tuple[tables.ForcedPhoto
         .join(tables.Exposure, tables.Exposure.id == tables.ForcedPhotometry.exposure_id)
         .where(tables.ForcedPhotometry.object_id == object_id)
     )
-    return sorted(found.tuples(), key=lambda row: _place(row[1]))
+    return sorted(((row[0], row[1]) for row in found), key=lambda row: _place(row[1]))
 
 
 def upper_limits(
@@ -127,7 +127,7 @@ def upper_limits(
     if band is not None:
         asked = asked.where(exposure.band == band)
     limits = []
-    for row, forced in session.execute(asked).tuples():
+    for row, forced in session.execute(asked):
         limit = _limit(row, forced, own)
         if limit is not None and begin <= mid_mjd(row) <= end:
             limits.append((row, _limit_record(row, limit)))

@@ -20,6 +20,7 @@ from reference_pipeline.store.sky import moved, position_of, separations, vector
 
 ARCSEC = 1.0 / 3600.0
 ZTF = Path(__file__).parents[3] / "shared" / "data" / "alerts" / "ztf"
+MADE_UP = {"ZTF23abkpnol", "ZTF23ablgiwp"}  # one packet with invented positions, thousands of arcsec apart
 
 
 def beside(ra, dec, east, north):
@@ -143,8 +144,8 @@ def test_the_assignment_and_its_probabilities_are_those_of_brute_force(store, tr
 def test_probabilities_come_true(store):
     """In a crowd where many matches are wrong, a match of probability p is right in p of all cases."""
     rng = np.random.default_rng(5)
-    n, box, err = 2500, 600.0, 0.8  # arcsec
-    config = Association(radius=6.0, position_floor=0.0, outliers=0.0)
+    n, box, err = 1600, 1100.0, 5.0  # arcsec
+    config = Association(radius=25.0, position_floor=0.0, outliers=0.0)
     places = rng.uniform(-box / 2, box / 2, (n, 2))
     first = [candidate(i, *beside(150.0, 20.0, *p), err=0.01) for i, p in enumerate(places)]
     shown = rng.uniform(size=n) < 0.5
@@ -157,14 +158,14 @@ def test_probabilities_come_true(store):
         made = {a.object_id: a.number for a in seen(session, exposure("a"), first, config=config)}
         assert len(made) == n
         got = seen(session, exposure("b", 60000.1), second, config=config)
-    inside = np.hypot(*again.T) < box / 2 - 30.0  # where objects are counted on all sides
+    inside = np.hypot(*again.T) < 400.0  # where objects are counted on nearly all sides
     p = np.array([a.probability for a in got])[inside]
     right = np.array([made.get(a.object_id) == truth[a.number] for a in got])[inside]
     matched = np.array([not a.is_new for a in got])[inside]
     assert 0.1 < 1.0 - right.mean() < 0.4  # hard enough to tell
-    for low, high in ((0.3, 0.6), (0.6, 0.8), (0.8, 0.95)):
+    for low, high in ((0.4, 0.6), (0.6, 0.8), (0.8, 0.95)):
         chosen = matched & (p >= low) & (p < high)
-        assert chosen.sum() > 60
+        assert chosen.sum() > 30
         assert abs(right[chosen].mean() - p[chosen].mean()) < 0.12
 
 
@@ -313,19 +314,24 @@ def test_a_planet_that_passes_by_does_not_take_a_known_object(store):
 
 
 def ztf_detections():
-    """One detection an exposure of each object in ZTF's alerts and their histories: object, jd, position, error.
+    """One detection an exposure of each object in ZTF's alerts and histories: object, jd, position, error.
 
     ZTF counts two detections in one exposure as one object (4 % here, of both signs); this pipeline does not.
     """
-    found = {}
+    found, candids = {}, set()
     for path in sorted(ZTF.glob("*.avro")):
         with path.open("rb") as file:
             for record in fastavro.reader(file):
                 now = record["candidate"]
-                if -1 < (now.get("ssdistnr") or -999) < 30:  # a minor planet: history is of other things
+                if (
+                    record["objectId"] in MADE_UP or -1 < (now.get("ssdistnr") or -999) < 30
+                ):  # a minor planet: history is of other things
                     continue
                 before = [c for c in record.get("prv_candidates") or [] if c.get("candid")]
                 for c in [now, *before]:
+                    if c["candid"] in candids:  # also in another alert's history
+                        continue
+                    candids.add(c["candid"])
                     err = c["fwhm"] * 1.01 / 2.355 / (1.0857 / c["sigmapsf"])  # arcsec, of 1.01 a pixel
                     found[record["objectId"], round(c["jd"], 5)] = (c["ra"], c["dec"], err)
     return [(name, jd, *values) for (name, jd), values in found.items()]
