@@ -71,12 +71,18 @@ class Mapping:
 
     def at(self, rows: NDArray[Any], columns: NDArray[Any], xp: Any = np) -> tuple[Any, Any, Any]:
         """x, y and area at the crossings of ``rows`` and ``columns``, each (n_rows, n_columns), of ``xp``."""
-        down, first_row = _cubic_weights(rows, self.step, self.x.shape[0])
-        across, first_column = _cubic_weights(columns, self.step, self.x.shape[1])
-        part = np.s_[first_row : first_row + down.shape[1], first_column : first_column + across.shape[1]]
-        left, right = xp.asarray(down), xp.asarray(across.T)
-        x, y, area = (left @ xp.asarray(nodes[part]) @ right for nodes in (self.x, self.y, self.area))
-        return x, y, area
+        (i, down), (j, across) = (
+            _cubic_taps(at, self.step, n) for at, n in zip((rows, columns), self.x.shape)
+        )
+        first, last = int(i.min()), int(i.max()) + 1
+        # four terms along each axis: as products of matrices, BLAS would start its threads for nothing
+        down, across, i, j = (xp.asarray(a) for a in (down, across, i - first, j))
+        out = []
+        for nodes in (self.x, self.y, self.area):
+            near = xp.asarray(nodes[first:last])
+            lines = sum(near[:, j[:, k]] * across[:, k] for k in range(4))
+            out.append(sum(lines[i[:, k]] * down[:, k, None] for k in range(4)))
+        return out[0], out[1], out[2]
 
     def places(self, rows: NDArray[Any], columns: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
         """x, y and area at single places (rows[k], columns[k]), each (n,)."""
@@ -381,15 +387,6 @@ def _sampled(
     on_old = (exact[0] > -1) & (exact[0] < old_shape[1]) & (exact[1] > -1) & (exact[1] < old_shape[0])
     apart = np.hypot(found[0] - exact[0], found[1] - exact[1])[on_old]
     return replace(mapping, error=float(apart.max()) if apart.size else 0.0)
-
-
-def _cubic_weights(at: NDArray[Any], step: int, n_nodes: int) -> tuple[Floats, int]:
-    """A matrix from nodes to pixels ``at``, and the first node it takes (only those near are in it)."""
-    nodes, weights = _cubic_taps(at, step, n_nodes)
-    first = int(nodes.min())
-    matrix = np.zeros((len(nodes), int(nodes.max()) - first + 1))
-    np.add.at(matrix, (np.arange(len(nodes))[:, None], nodes - first), weights)
-    return matrix, first
 
 
 def _cubic_taps(at: NDArray[Any], step: int, n_nodes: int) -> tuple[NDArray[np.int64], Floats]:
