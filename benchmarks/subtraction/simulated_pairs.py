@@ -103,12 +103,17 @@ class Pair:
         return seconds * clear * 10 ** (-0.4 * (magnitude - zero_point))
 
 
+def pair_folder(survey_name: str, condition_name: str, seed: int, work: Path, size: int) -> Path:
+    """Where a pair is kept."""
+    return work / survey_name / str(size) / condition_name / f"{seed:03d}"
+
+
 def simulated_pair(survey_name: str, condition_name: str, seed: int, work: Path, *, size: int) -> Pair:
     """Return a pair, from ``work`` if it was made before. Raises FrameError where a frame is not reduced."""
-    shared = work / survey_name / str(size)
-    folder = shared / condition_name / f"{seed:03d}"
+    folder = pair_folder(survey_name, condition_name, seed, work, size)
     if not (folder / "injected.json").exists():
-        _make(survey_name, CONDITIONS[condition_name], seed, folder, shared / "masters", size)
+        masters = work / survey_name / str(size) / "masters"
+        _make(survey_name, CONDITIONS[condition_name], seed, folder, masters, size)
     return Pair(
         read_product(folder / "science.fits"),
         read_product(folder / "template.fits"),

@@ -3,7 +3,8 @@
 `python -m benchmarks.subtraction.transients [--seeds N] [--condition clear] [--survey ast3] [--work FOLDER]`
 
 Completeness against S/N, flux ratio, pulls, false candidates by what stands there, and alignment: the whole
-path from raw frames to candidates. Everything here is simulated. Reduced frames are kept in --work.
+path from raw frames to candidates. Everything here is simulated. --work keeps reduced frames, and what was
+measured on each pair; --summary looks at that alone and measures nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from scipy.optimize import curve_fit
 from scipy.spatial import cKDTree
 
 from benchmarks.common import RESULTS, Requirement, at_least, at_most, environment, requirement_table
-from benchmarks.subtraction.simulated_pairs import CONDITIONS, FIRST_ID, Pair, make_masters, simulated_pair
+from benchmarks.subtraction.simulated_pairs import (
+    CONDITIONS,
+    FIRST_ID,
+    Pair,
+    make_masters,
+    pair_folder,
+    simulated_pair,
+)
 from reference_pipeline.candidate import Candidate
 from reference_pipeline.config import Cuts, PipelineConfig
 from reference_pipeline.crossmatch import KnownSky
@@ -44,6 +52,15 @@ TRUTH_BITS = {
     "trail": TruthBit.TRAIL | TruthBit.GLINT,
     "spike or ghost": TruthBit.SPIKE | TruthBit.GHOST,
 }
+
+
+def measured_pair(survey: str, condition: str, seed: int, work: Path, size: int) -> dict:
+    """Measure a pair and keep what was measured beside its frames."""
+    result = measure_pair(survey, condition, seed, work, size)
+    path = pair_folder(survey, condition, seed, work, size) / "measured.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result) + "\n")
+    return result
 
 
 def measure_pair(survey: str, condition: str, seed: int, work: Path, size: int) -> dict:
@@ -343,13 +360,25 @@ def run(surveys: list[str], conditions: list[str], seeds: int, work: Path, size:
     for survey in surveys:
         make_masters(survey, work, size=size)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for job, result in zip(jobs, pool.map(measure_pair, *zip(*jobs))):
+        for job, result in zip(jobs, pool.map(measured_pair, *zip(*jobs))):
             pairs.setdefault(f"{job[0]} {job[1]}", []).append(result)
             words = result.get("refused") or (
                 f"{sum(r['found'] for r in result['injected'])} of {len(result['injected'])} found, "
                 f"{sum(result['false'].values())} false, {result['seconds']} s"
             )
             print(f"{job[0]} {job[1]} {job[2]}: {words}", flush=True)
+    return pairs
+
+
+def kept(surveys: list[str], conditions: list[str], seeds: int, work: Path, size: int) -> dict:
+    """The same of pairs measured before, as many as there are."""
+    pairs: dict[str, list[dict]] = {}
+    for survey in surveys:
+        for condition in conditions:
+            paths = [pair_folder(survey, condition, k, work, size) / "measured.json" for k in range(seeds)]
+            found = [json.loads(path.read_text()) for path in paths if path.exists()]
+            if found:
+                pairs[f"{survey} {condition}"] = found
     return pairs
 
 
@@ -361,13 +390,16 @@ def main() -> None:
     parser.add_argument("--survey", choices=["ast3", "ztf"], action="append")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--work", type=Path, help="keeps reduced frames here between runs")
+    parser.add_argument("--work", type=Path, help="keeps frames and what was measured between runs")
+    parser.add_argument("--summary", action="store_true", help="of what --work holds; measures nothing")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        pairs = run(
-            given.survey or ["ast3"], given.condition or list(CONDITIONS), given.seeds,
-            given.work or Path(temporary), given.size, given.workers,
-        )  # fmt: skip
+        what = given.survey or ["ast3"], given.condition or list(CONDITIONS), given.seeds
+        work = given.work or Path(temporary)
+        if given.summary:
+            pairs = kept(*what, work, given.size)
+        else:
+            pairs = run(*what, work, given.size, given.workers)
     summaries = {name: summarise(results) for name, results in pairs.items()}
     print("\n" + table(summaries))
     requirements = [r for name, s in summaries.items() for r in required(name, s)]
