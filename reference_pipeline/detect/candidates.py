@@ -10,7 +10,7 @@ By default on the score image, whose values are the S/N of a point source at eac
    sign by 3 % of the brighter one within three FWHM, as much as a kernel leaves of a star. And within two
    FWHM of a brighter one of its sign the score between them must fall by 1 or more: the saddle of a blend.
 3. Flux and place by a fit of the PSF (points.py). What then is below the threshold is dropped, and of two
-   that have come within half a FWHM of each other the fainter one.
+   that have come within half a FWHM of each other the fainter one. Neighbours' light is taken off.
 
 A fit that was free to move finds too much flux: two free coordinates raise the square of the S/N by two on
 average (it is a chi-square's). That is taken off, flux (1 - 1 / snr²), to first order.
@@ -30,7 +30,7 @@ from ..frame import Frame, MaskBit
 from ..reduce.sources import mask_near
 from ..subtract.difference import Difference
 from .cuts import apply_cuts
-from .points import STAGE, PointModel, Points, fit_points, point_model, stamps_of
+from .points import STAGE, PointModel, Points, fit_points, point_model, separate, stamps_of
 from .shapes import Shapes, measure_shapes
 
 Floats = NDArray[np.float64]
@@ -67,7 +67,7 @@ def _score_candidates(model: PointModel, detect: Detect) -> tuple[Candidate, ...
     keep = _above(fitted, sign, detect.threshold)
     keep[keep] = ~_doubles(fitted, np.flatnonzero(keep), 0.5 * model.fwhm)
     n_pixels = _areas(model, x[keep], y[keep], sign[keep], _AREA_LEVEL * detect.threshold)
-    points = Points(*(getattr(fitted, name)[keep] for name in Points.__dataclass_fields__))
+    points = separate(model, fitted.select(keep))
     shapes = measure_shapes(model, points.x, points.y, sign[keep])
     return build(model, points, shapes, n_pixels, np.zeros(len(n_pixels), int))
 
@@ -78,6 +78,7 @@ def build(
     """Return candidates of what was found and measured, with all that is the same for every method."""
     difference, science = model.difference, model.science
     assert science.wcs is not None
+    points = points.scaled(model.correction)
     x, y = points.x, points.y
     flux = _without_fit_bias(points)
     ra, dec, jacobian = _sky(science, x, y)

@@ -36,7 +36,7 @@ def forced_photometry(difference: Difference, science: Frame, x: Floats, y: Floa
     ny, nx = science.shape
     # far outside, the PSF is not drawn: it is a polynomial of the place
     inside = (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)
-    found = fit_fluxes(model, x[inside], y[inside])
+    found = fit_fluxes(model, x[inside], y[inside]).scaled(model.correction)
     flux, flux_err, masked = np.full(len(x), np.nan), np.full(len(x), np.nan), np.ones(len(x))
     flux[inside], flux_err[inside] = found.flux, found.flux_err
     masked[inside] = mask_fraction(model, x[inside], y[inside])

@@ -15,7 +15,7 @@ from ..candidate import Candidate
 from ..config import Detect
 from ..errors import DetectionError
 from ..reduce.sources import detection_kernel
-from .points import STAGE, PointModel, Points, fit_points, usable
+from .points import STAGE, PointModel, fit_points, usable
 from .shapes import Shapes
 
 _KERNEL_FWHM = 2.0  # pixels: SExtractor's default filter
@@ -49,7 +49,7 @@ def sep_candidates(model: PointModel, detect: Detect) -> tuple[Candidate, ...]:
     points = fit_points(model, found["x"], found["y"])
     with np.errstate(invalid="ignore"):
         keep = np.isfinite(points.flux_err) & (points.flux * sign > 0)
-    points = Points(*(getattr(points, name)[keep] for name in Points.__dataclass_fields__))
+    points = points.select(keep)
     found = found[keep]
     a, b = np.maximum(found["a"], 1e-3), np.maximum(found["b"], 1e-3)
     fwhm = 2.0 * np.sqrt(np.log(2.0) * (a**2 + b**2))  # of a Gaussian with these moments

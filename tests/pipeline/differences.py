@@ -9,8 +9,9 @@ from star_field import field_wcs, moffat
 
 from reference_pipeline.frame import Exposure, Frame, Quality, ZeroPoint
 from reference_pipeline.psf import Psf
-from reference_pipeline.subtract.difference import Difference, PointSource
+from reference_pipeline.subtract.difference import Difference
 from reference_pipeline.subtract.kernel import Kernel
+from reference_pipeline.subtract.point_source import PointSource
 
 SKY = 200.0  # electrons² per pixel of the target
 OVERSAMPLING = 4

@@ -17,6 +17,7 @@ from reference_pipeline.frame import MaskBit
 from reference_pipeline.reduce.psf import psf_stamps
 from reference_pipeline.subtract.apply import likeness
 from reference_pipeline.subtract.kernel import Kernel
+from reference_pipeline.subtract.point_source import PartSources
 
 SHAPE = (760, 900)
 N = 240
@@ -163,6 +164,9 @@ def test_two_sources_are_two_where_there_is_a_saddle(separation, n_each):
     flux = np.full(2 * n, flux_of(40.0, psf))
     candidates = find(*make_difference(rng, shape, 3.0, x=both[0], y=both[1], flux=flux))
     assert len(candidates) == pytest.approx(n_each * n, abs=1)
+    if n_each == 2:  # neither has the other's light
+        ratio = values(candidates, "flux") / flux[0]
+        assert ratio.mean() == pytest.approx(1.0, abs=0.005 + 3.0 * 0.025 / np.sqrt(2 * n))
 
 
 def test_magnitudes_and_angles_are_on_the_sky():
@@ -277,3 +281,24 @@ def test_a_difference_without_anything_has_no_candidates():
     )  # fmt: skip
     assert find(nothing, science) == ()
     assert find(nothing, science, method="sep") == ()
+
+
+def test_a_difference_of_parts_has_the_psf_of_each(bright):
+    difference, science, x, y, flux, whole = bright
+    wrong = replace(difference.point, psf=moffat_psf(SHAPE, 6.0))
+    parts = PartSources(np.array([0]), np.array([0, 450]), (difference.point, wrong))
+    candidates = find(replace(difference, point=parts), science)
+    left = [c for c in candidates if c.x < 440]
+    same = [c for c in whole if c.x < 440]
+    assert [c.flux for c in left] == pytest.approx([c.flux for c in same], rel=1e-9)
+    found, near = matched(candidates, x, y, 2.5)
+    right = near & (x > 460)
+    assert np.median(values(found, "flux")[right] / flux[right]) > 1.1  # too wide a PSF finds too much
+
+
+def test_fluxes_are_total_ones(bright):
+    difference, science, _, _, _, before = bright
+    decision = {"aperture_correction": 1.02}
+    after = find(replace(difference, decision=decision), science)
+    assert [c.flux for c in after] == pytest.approx([1.02 * c.flux for c in before], rel=1e-9)
+    assert [c.snr for c in after] == pytest.approx([c.snr for c in before], rel=1e-9)
