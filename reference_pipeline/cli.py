@@ -114,6 +114,69 @@ def run(
 
 
 @app.command()
+def prune(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a run.", exists=True)],
+    keep_days: Annotated[
+        float, typer.Option(min=0, help="Differences of exposures older than this go.")
+    ] = 45.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+) -> None:
+    """Remove old difference products; calibrated frames, templates, alerts and the database stay.
+
+    Exit status: 0, or 1 if a file was left because it could not be understood or removed.
+    """
+    from .alerts.outbox import now_mjd
+    from .prune import prune as prune_
+
+    report = prune_(output, keep_days=keep_days, now_mjd=now_mjd(), dry_run=dry_run)
+    for removed in report.removed:
+        typer.echo(f"{'would remove' if dry_run else 'removed'} {removed.path}")
+    for path, why in report.left:
+        typer.echo(f"left {path}: {why}", err=True)
+    typer.echo(f"{len(report.removed)} files, {report.n_bytes / 1e6:.1f} MB; {report.n_kept} kept")
+    raise typer.Exit(1 if report.left else 0)
+
+
+@app.command()
+def light_curve(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a run.", exists=True)],
+    objects: Annotated[
+        list[str] | None, typer.Argument(metavar="[OBJECT]...", help="Ids of objects.")
+    ] = None,
+    brightest: Annotated[
+        int | None, typer.Option(min=1, help="Those with most detections, the brightest first.")
+    ] = None,
+    branch: Annotated[str, typer.Option(help="Of which objects: dip or qip.")] = "dip",
+    database: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL; default: night.sqlite in OUT.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where pictures go; default: OUT/lightcurves.")
+    ] = None,
+) -> None:
+    """Draw the light curves of objects, one PNG each, and print where they are.
+
+    Exit status: 0, or 2 if the database or an object is not there.
+    """
+    if database is None and not (output / "night.sqlite").is_file():
+        typer.echo(f"reference-pipeline: {output}: no night.sqlite; name the --database", err=True)
+        raise typer.Exit(2)
+    from .associate.pictures import draw
+    from .errors import StoreError
+
+    try:
+        drawn = draw(
+            database or f"sqlite:///{output / 'night.sqlite'}", objects or (),
+            folder or output / "lightcurves", branch=branch, n_brightest=brightest or 0,
+        )  # fmt: skip
+    except StoreError as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    for path in drawn:
+        typer.echo(path)
+
+
+@app.command()
 def simulate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A folder: raw/, truth/, catalogues/, survey.json.")

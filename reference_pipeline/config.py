@@ -283,7 +283,6 @@ class Alerts(Config):
     variance: bool = False
     mask: bool = False
     psf: bool = False  # of the difference, at the candidate: an eighth more bytes
-    send_cut: bool = False  # also what a cut removed
 
 
 class NightRun(Config):
@@ -297,7 +296,6 @@ class NightRun(Config):
     database: str | None = None  # SQLAlchemy URL; None: night.sqlite in the output folder
     kafka: str | None = None  # bootstrap servers; None: files alone
     topic: str = "alerts"  # followed by the branch
-    keep_days: float = Field(default=45.0, gt=0)  # of `prune`; the paper keeps 30 to 60
 
 
 class Catalogues(Config):

@@ -38,8 +38,7 @@ REASONS: dict[str, str] = {  # word -> what it means, and what can be done
     "not-a-product": "The file is not a calibrated frame written by this pipeline.",
     "not-a-difference": "The file is not a difference product, or container of cutouts, of this pipeline, "
     "or it is damaged. Subtract again.",
-    "pruned": "The difference product is not there: `prune` takes it away after `night.keep_days`. Subtract "
-    "again.",
+    "pruned": "The difference product is not there: `prune --keep-days` takes it away. Subtract again.",
     "not-a-truth": "The file is not the truth of a simulated frame.",
     "twice": "Two masters of one kind and band were given.",
     "no-frames": "Of all the calibration frames of a kind, none could be used; the message says why.",

@@ -1,5 +1,5 @@
 """The main job: alerts as surveys send them -> multi-scale packets -> validated, pictures, a size table;
-and a simulated night of raw frames -> calibrated ones with a report.
+and a simulated night: raw frames -> calibrated -> subtracted -> validated alerts, light curves, a report.
 
 Runs every step through the commands `multiscale` and `reference-pipeline`, as a user would, and leaves the
 results in demo/. Uses simulated alerts, and the real ones of ../shared/data where that is present.
@@ -50,15 +50,22 @@ def pipeline(*arguments: object) -> str:
 
 
 def night() -> None:
-    """Raw frames of a simulated night -> calibrated frames and a report; in demo/night."""
+    """Raw frames of a simulated night, all the way to validated alerts; in demo/night."""
     folder = OUT / "night"
     print(pipeline(
-        "simulate", "--survey", "ast3", "--seed", 1, "--size", 1024, "--frames", 6, "--bias", 7, "--flats", 9,
-        "-o", folder,
+        "simulate", "--survey", "ast3", "--seed", 1, "--size", 1024, "--field", "F005", "--bands", "g",
+        "--frames", 4, "--bias", 7, "--flats", 7, "--template-night", "2026-04-16", "-o", folder,
     ).strip())  # fmt: skip
-    reduced = folder / "reduced"
-    print(pipeline("reduce", folder / "raw", "--config", folder / "reduce.toml", "-o", reduced).strip())
-    print(f"  the report: {(reduced / 'report.html').relative_to(ROOT)}")
+    out = folder / "out"
+    print(pipeline("run", folder / "reduce.toml", "-o", out).strip())
+    findings = multiscale("validate", out / "alerts")
+    assert findings == "", findings
+    pictures = OUT / "pictures"
+    for path in sorted((out / "alerts" / "dip").glob("*.avro"))[:2]:
+        for packet in (0, 1):
+            multiscale("show", path, "--packet", packet, "-o", pictures / f"night_{path.stem}_{packet}.png")
+    print(pipeline("light-curve", out, "--brightest", 3, "-o", pictures).strip())
+    print(f"  the report: {(out / 'report.html').relative_to(ROOT)}")
 
 
 def main() -> None:
@@ -122,7 +129,7 @@ def main() -> None:
     night()
     print(
         f"demo: done in {time.perf_counter() - started:.0f} s; "
-        "look into demo/: pictures, fits, packets, sizes.txt, night/reduced/report.html"
+        "look into demo/: pictures, fits, packets, sizes.txt, night/out/report.html, night/out/alerts"
     )
 
 

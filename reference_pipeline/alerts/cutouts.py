@@ -40,9 +40,9 @@ _BIT_NAMES = tuple(str(bit.name) for bit in MaskBit)  # in the order of the bits
 _MASK, _VARIANCE = ("mask", "difference"), ("variance", "difference")
 
 
-def to_send(candidates: Sequence[Candidate], config: Alerts) -> list[Candidate]:
-    """Return the candidates that become alerts: those no cut removed, or by ``send_cut`` all."""
-    return [candidate for candidate in candidates if candidate.cut is None or config.send_cut]
+def to_send(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that become alerts: those that no cut removed."""
+    return [candidate for candidate in candidates if candidate.cut is None]
 
 
 def geometry_of(config: Alerts, pixel_scale: float) -> Geometry:

@@ -166,7 +166,7 @@ def _planets(
             of.branch == job.branch, of.designation.in_([planet.name for planet in predicted])
         )
     )
-    ids = dict(known.tuples().all())
+    ids = {designation: id_ for designation, id_ in known if designation is not None}
     return [(ids[planet.name], planet.ra, planet.dec) for planet in predicted if planet.name in ids]
 
 

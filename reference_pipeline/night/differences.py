@@ -127,7 +127,7 @@ def _make(job: DifferenceJob) -> tuple[list[Step], str]:
     )
     steps += found.steps
     before = time.perf_counter()
-    sent = to_send(found.candidates, config.alerts)
+    sent = to_send(found.candidates)
     made = cutouts(
         sent, found.difference, found.aligned, template, config=config.alerts,
         pixel_scale=pixel_scale_of(found.aligned),

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import erfa
 import numpy as np
@@ -30,6 +31,7 @@ from ..config import (
     Alerts,
     Catalogues,
     Config,
+    NightRun,
     PipelineConfig,
     Site,
     Templates,
@@ -111,6 +113,7 @@ class SurveyConfig(Config):
     template_night: str | None = None  # an earlier one, on which every field and band of the night was seen
     n_templates: int = Field(default=1, ge=1)  # frames of each then
     template_limit: float | None = None  # limiting magnitude that templates must reach
+    branches: tuple[Literal["qip", "dip"], ...] = ("dip",)  # that its frames are subtracted in
     weather: Weather = Weather()
     sky: SkyConfig = SkyConfig()
     asteroids: Asteroids = Asteroids()
@@ -271,6 +274,7 @@ def simulate_night(
     settings = PipelineConfig(
         camera=camera, catalogues=_CATALOGUES, alerts=Alerts(survey=f"{config.name}-simulated"),
         templates=Templates(min_limiting_magnitude=config.template_limit),
+        night=NightRun(branches=config.branches),
     )  # fmt: skip
     write_config(out / "reduce.toml", settings)
     with replacing(out / "survey.json") as partial:
