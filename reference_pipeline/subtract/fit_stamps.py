@@ -23,6 +23,7 @@ from scipy.signal import fftconvolve
 
 from ..frame import unit_coordinates
 from ..polynomials import legendre_terms
+from .apply import over
 from .kernel import Basis
 
 Floats = NDArray[np.float64]
@@ -91,32 +92,37 @@ def stamp_equations(
     wherever a bad pixel of the image is within ``half_width``. Stamps reach ``half`` plus ``half_width``
     pixels, which must be inside the frame.
     """
-    side, w = 2 * half_width + 1, half_width
-    m, n = side * side + 1, len(x)
-    matrix, vector = np.zeros((n, m, m)), np.zeros((n, m))
+    side, w, width = 2 * half_width + 1, half_width, 2 * half + 1
+    n, n_all = len(x), side * side
+    matrix, vector = np.zeros((n, n_all + 1, n_all + 1)), np.zeros((n, n_all + 1))
     square, n_pixels = np.zeros(n), np.zeros(n, np.int64)
-    target_noise, image_noise = np.zeros(n), np.zeros((n, side * side))
-    centre = side * side // 2
-    others = np.delete(np.arange(side * side), centre)
-    for i, (xi, yi) in enumerate(zip(x, y)):
-        here = np.s_[yi - half : yi + half + 1, xi - half : xi + half + 1]
-        around = np.s_[yi - half - w : yi + half + w + 1, xi - half - w : xi + half + w + 1]
-        use = good[here].ravel()
-        flat = _windows(image[around], side)[use]
-        weight = 1.0 / (target_variance[here] + image_share * image_variance[here]).ravel()[use]
-        design = np.empty((len(weight), m))
-        design[:, 0] = flat[:, centre]
-        design[:, 1:-1] = flat[:, others] - flat[:, [centre]]
-        design[:, -1] = 1.0
+    target_noise, image_noise = np.zeros(n), np.zeros((n, n_all))
+    centre = n_all // 2
+    others = np.delete(np.arange(n_all), centre)
+
+    def one(i: int) -> None:
+        here = np.s_[y[i] - half : y[i] + half + 1, x[i] - half : x[i] + half + 1]
+        around = np.s_[y[i] - half - w : y[i] + half + w + 1, x[i] - half - w : x[i] + half + w + 1]
+        use = good[here]
+        noise = np.where(use, target_variance[here] + image_share * image_variance[here], np.inf)
+        weight = 1.0 / noise
         root = np.sqrt(weight)
-        design *= root[:, None]
-        weighted = target[here].ravel()[use] * root
-        matrix[i] = design.T @ design
-        vector[i] = design.T @ weighted
+        # a row for each place, of the image as that place shifts it; the last for a constant
+        design = np.empty((n_all + 1, width * width))
+        places = design[:-1].reshape(side, side, width, width)
+        np.multiply(_shifted(image[around], width), root, out=places)
+        design[-1] = root.ravel()
+        weighted = np.where(use, target[here], 0.0).ravel() * root.ravel()
+        _less_centre(design @ design.T, centre, matrix[i])
+        product = design @ weighted
+        vector[i, 0], vector[i, -1] = product[centre], product[-1]
+        vector[i, 1:-1] = product[others] - product[centre]
         square[i] = weighted @ weighted
-        n_pixels[i] = len(weight)
-        target_noise[i] = weight @ target_variance[here].ravel()[use]
-        image_noise[i] = weight @ _windows(image_variance[around], side)[use]
+        n_pixels[i] = np.count_nonzero(use)
+        target_noise[i] = np.sum(weight * np.where(use, target_variance[here], 0.0))
+        image_noise[i] = np.einsum("abij,ij->ab", _shifted(image_variance[around], width), weight).ravel()
+
+    over(one, range(n), np)
     return Stamps(
         np.asarray(x, float),
         np.asarray(y, float),
@@ -129,10 +135,25 @@ def stamp_equations(
     )
 
 
-def _windows(around: Pixels, side: int) -> Floats:
-    """What each pixel is made of: window[dy, dx] of (y, x) is the pixel at (y - dy, x - dx)."""
-    windows = sliding_window_view(around.astype(float), (side, side))[..., ::-1, ::-1]
-    return windows.reshape(-1, side * side)
+def _shifted(around: Pixels, width: int) -> Floats:
+    """Views of a stamp, (side, side, width, width): at [dy, dx] its pixel (y, x) is (y - dy, x - dx)'s."""
+    return sliding_window_view(around.astype(float), (width, width))[::-1, ::-1]
+
+
+def _less_centre(raw: Floats, centre: int, out: Floats) -> None:
+    """From products of places and a constant those of the centre, of other places less it, the constant."""
+    n = len(raw) - 1
+    column, own = raw[centre], raw[centre, centre]
+    spans = ((slice(0, centre), slice(1, centre + 1)), (slice(centre + 1, n), slice(centre + 1, n)))
+    for rows, to_rows in spans:
+        for columns, to_columns in spans:
+            block = out[to_rows, to_columns]
+            np.subtract(raw[rows, columns], column[rows, None], out=block)
+            block -= column[columns] - own
+        out[0, to_rows] = out[to_rows, 0] = column[rows] - own
+        out[-1, to_rows] = out[to_rows, -1] = raw[-1, rows] - raw[-1, centre]
+    out[0, 0], out[-1, -1] = own, raw[-1, -1]
+    out[0, -1] = out[-1, 0] = raw[-1, centre]
 
 
 def fit_stamps(

@@ -14,9 +14,9 @@ Kernels and PSF are taken as constant over a tile.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from scipy.interpolate import RectBivariateSpline
 from scipy.ndimage import median_filter
 from scipy.signal import fftconvolve
 
-from .apply import Slices, over, tiles, with_margin
+from ..arrays import namespace
+from .apply import Slices, fft_of, over, spectrum, tiles, with_margin
 from .kernel import Kernel
 
 Floats = NDArray[np.float64]
@@ -103,25 +104,27 @@ def tile_filters(
     return out
 
 
-def whiten(difference: Pixels, filters: list[TileFilter]) -> Pixels:
+def whiten(difference: Any, filters: list[TileFilter]) -> Any:
     """Return the difference with its noise made white; unusable pixels must be 0 in it."""
-    out = np.empty_like(difference)
+    xp = namespace(difference)
+    out = xp.empty_like(difference)
 
     def one(here: TileFilter) -> None:
         out[here.place] = _convolved(difference, here.place, here.whitening)
 
-    deque(over(one, filters, np), maxlen=0)
+    over(one, filters, xp)
     return out
 
 
 def whitened_variance(
-    target_variance: Pixels, image_variance: Pixels, filters: list[TileFilter], smoothing: Floats
-) -> Pixels:
+    target_variance: Any, image_variance: Any, filters: list[TileFilter], smoothing: Floats
+) -> Any:
     """Return the variance of the whitened difference (electrons²) for images of uncorrelated noise.
 
     Averaged over ``smoothing`` (odd sides, sum 1): a weight that follows a pixel's own noise biases a flux.
     """
-    out = np.empty_like(target_variance)
+    xp = namespace(target_variance)
+    out = xp.empty_like(target_variance)
 
     def one(here: TileFilter) -> None:
         target, image = (
@@ -131,33 +134,34 @@ def whitened_variance(
         total += _convolved(image_variance, here.place, image)
         out[here.place] = total
 
-    deque(over(one, filters, np), maxlen=0)
+    over(one, filters, xp)
     return out
 
 
-def matched_filter(
-    whitened: Pixels, variance: Pixels, known: Bools, filters: list[TileFilter]
-) -> tuple[Pixels, Pixels]:
+def matched_filter(whitened: Any, variance: Any, known: Any, filters: list[TileFilter]) -> tuple[Any, Any]:
     """Return (score, flux): the S/N of a point source at each pixel, and its best flux (electrons).
 
     With d the pixels, V their variance and p the PSF about a place: flux = (sum p d / V) / (sum p² / V),
     score = flux sqrt(sum p² / V). NaN where not ``known``.
     """
-    weight = np.where(known & (variance > 0), 1.0 / np.where(variance > 0, variance, 1), 0.0)
-    weight = weight.astype(np.float32)
+    xp = namespace(whitened)
+    usable = known & (variance > 0)
+    one_each, nothing = xp.ones_like(variance), xp.zeros_like(variance)
+    weight = xp.where(usable, 1.0 / xp.where(usable, variance, one_each), nothing)
     weighted = whitened * weight
-    score, flux = np.empty_like(whitened), np.empty_like(whitened)
+    score, flux = xp.empty_like(whitened), xp.empty_like(whitened)
 
     def one(here: TileFilter) -> None:
         place, point = here.place, here.point[::-1, ::-1]
         signal = _convolved(weighted, place, point)
         power = _convolved(weight, place, np.square(point))
         told = known[place] & (power > 0)
-        root = np.sqrt(np.where(told, power, 1.0))
-        score[place] = np.where(told, signal / root, np.nan)
-        flux[place] = np.where(told, signal / root**2, np.nan)
+        root = xp.sqrt(xp.where(told, power, xp.ones_like(power)))
+        unknown = xp.full_like(power, xp.nan)
+        score[place] = xp.where(told, signal / root, unknown)
+        flux[place] = xp.where(told, signal / root**2, unknown)
 
-    deque(over(one, filters, np), maxlen=0)
+    over(one, filters, xp)
     return score, flux
 
 
@@ -249,11 +253,13 @@ def _sample_of(places: object, n: int) -> list[Slices]:
     return [listed[i] for i in np.unique(np.linspace(0, len(listed) - 1, n).round().astype(int))]
 
 
-def _convolved(image: Pixels, place: Slices, kernel: Floats) -> Pixels:
+def _convolved(image: Any, place: Slices, kernel: Floats) -> Any:
     """A tile of ``image`` convolved with a kernel of odd sides; outside counts as 0."""
     rows, columns = place
-    half = kernel.shape[0] // 2
+    half, fft = kernel.shape[0] // 2, fft_of(namespace(image))
     piece = with_margin(image, rows, columns, half)
-    size = tuple(next_fast_len(n, real=True) for n in piece.shape)
-    spread = irfft2(rfft2(piece, size) * rfft2(kernel.astype(np.float32), size), size)
-    return np.asarray(spread[2 * half : piece.shape[0], 2 * half : piece.shape[1]], np.float32)
+    ny, nx = piece.shape
+    size = next_fast_len(ny, real=True), next_fast_len(nx, real=True)
+    transform = fft.fft(fft.rfft(piece, n=size[1], axis=1), n=size[0], axis=0)
+    back = fft.ifft(transform * spectrum(kernel, size, image), axis=0)[2 * half : ny, :]
+    return fft.irfft(back, n=size[1], axis=1)[:, 2 * half : nx]

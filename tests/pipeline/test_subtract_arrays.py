@@ -11,6 +11,13 @@ from reference_pipeline.arrays import namespace, to_host
 from reference_pipeline.subtract.apply import convolved_variance, likeness
 from reference_pipeline.subtract.fit_fourier import fit_fourier
 from reference_pipeline.subtract.kernel import Basis
+from reference_pipeline.subtract.score import (
+    gaussian_stamp,
+    matched_filter,
+    tile_filters,
+    whiten,
+    whitened_variance,
+)
 
 strict = pytest.importorskip("array_api_strict")
 
@@ -59,3 +66,26 @@ def test_the_kernel_is_fitted_to_all_pixels(images, rounds):
     found = fit_fourier(*(strict.asarray(a) for a in images), BASIS, rounds=rounds, tile=64)
     np.testing.assert_allclose(found.coefficients, expected.coefficients, atol=1e-6)
     assert found.condition == pytest.approx(expected.condition, rel=1e-6)
+
+
+def test_the_difference_is_whitened_and_filtered(images, kernel):
+    target, image, good = images
+    point = np.zeros((15, 15))
+    point[4:11, 4:11] = 1 / 49
+    filters = tile_filters(SHAPE, kernel, lambda place: (200.0, 150.0), lambda x, y: point, tile=64)
+    target_variance, image_variance = np.abs(target) + 5, np.abs(image) + 3
+    host = target, target_variance, image_variance, good
+    device = [strict.asarray(a) for a in host]
+    results = []
+    for data, of_target, of_image, known in (host, device):
+        whitened = whiten(data, filters)
+        variance = whitened_variance(of_target, of_image, filters, gaussian_stamp(1.5))
+        results.append((whitened, variance, *matched_filter(whitened, variance, known, filters)))
+    for expected, found in zip(*results):
+        assert namespace(found) is strict
+        there = np.isfinite(expected)
+        np.testing.assert_array_equal(np.isfinite(to_host(found)), there)
+        np.testing.assert_allclose(
+            to_host(found)[there], expected[there], atol=1e-5 * np.abs(expected[there]).max()
+        )
+    assert (~np.isfinite(results[0][2])).sum() == (~good).sum()
