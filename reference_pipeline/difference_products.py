@@ -92,10 +92,10 @@ class StoredDifference:
     zero_point: ZeroPoint | None
     quality: Quality | None  # of the science frame: its fwhm is in pixels of this grid
     candidates: tuple[Candidate, ...]
-    decisions: dict[str, dict[str, Decision]]  # step -> what it decided
+    decisions: dict[str, dict[str, Decision]]  # step -> what it decided, the last of a name
     software: dict[str, str]  # name -> version that wrote it
 
-    @property
+    @cached_property
     def pixel_scale(self) -> float:
         """Arcsec, at the reference pixel."""
         return float(np.sqrt(np.prod(proj_plane_pixel_scales(self.wcs.celestial))) * 3600.0)

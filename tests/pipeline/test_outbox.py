@@ -116,8 +116,8 @@ def fill(store, exposures=("e1", "e2"), n=3, branches=("dip",)):
 
 
 @pytest.fixture
-def store(tmp_path):
-    opened = fill(open_store(f"sqlite:///{tmp_path / 'night.sqlite'}"), branches=("dip", "qip"))
+def store(store_url):
+    opened = fill(open_store(store_url), branches=("dip", "qip"))
     yield opened
     opened.close()
 
@@ -209,9 +209,8 @@ deliver(open_store(sys.argv[1]), Dies(Path(sys.argv[2])))
 """
 
 
-def test_a_kill_loses_nothing(store, tmp_path):
-    url = f"sqlite:///{tmp_path / 'night.sqlite'}"
-    done = subprocess.run([sys.executable, "-c", KILLED, url, str(tmp_path)], check=False)
+def test_a_kill_loses_nothing(store, store_url, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, store_url, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert count_waiting(store) == 6  # those of e2 were marked, those of e1 written and not
     assert FileSink(tmp_path).path_of("dip", "e1").exists()
