@@ -48,7 +48,6 @@ from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from multiscale.atomic import replacing
 from multiscale.packet import CrossMatch
@@ -253,13 +252,16 @@ def _typical(values: NDArray[np.float32]) -> float:
 
 
 def _flux_error(score: NDArray[np.float32], flux: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The error of the flux at each pixel: flux / score, and where both are 0, that of the nearest other."""
+    """The error of the flux at each pixel: flux / score, and where both are 0, that of a pixel beside it."""
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.asarray(flux / score, np.float32)
-    lost = np.isfinite(score) & ~np.isfinite(error)
-    if lost.any() and np.isfinite(error).any():
-        nearest = distance_transform_edt(~np.isfinite(error), return_distances=False, return_indices=True)
-        error[lost] = error[tuple(index[lost] for index in nearest)]
+    ny, nx = error.shape
+    y, x = np.nonzero(np.isfinite(score) & ~np.isfinite(error))
+    filled = np.full(len(y), _typical(error), np.float32)  # where no neighbour knows either
+    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        beside = error[np.clip(y + dy, 0, ny - 1), np.clip(x + dx, 0, nx - 1)]
+        filled = np.where(np.isfinite(beside), beside, filled)
+    error[y, x] = filled
     return error
 
 
