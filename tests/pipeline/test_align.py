@@ -134,11 +134,12 @@ def test_flux_is_kept_and_sky_goes_with_the_pixel_area():
         yy, xx = np.mgrid[:300, :300]
         image += flux / (2 * np.pi * 4) * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 8)
     old, new = turned((300, 300)), turned((270, 280), 20.0, scale=1.1)
-    out, _ = resampled(planes_of(image + SKY, background=np.full((300, 300), SKY, np.float32)), old, new,
+    out, factor = resampled(planes_of(image + SKY, background=np.full((300, 300), SKY, np.float32)), old, new,
                        (270, 280))  # fmt: skip
     on = (out.mask == 0) & (out.background > 0)
     middle = (slice(125, 145), slice(130, 150))
     assert out.background[middle].mean() == pytest.approx(SKY * 1.21, rel=1e-3)
+    assert out.variance[middle].mean() == pytest.approx(SKY * 1.21**2 / factor**2, rel=0.03)
     x, y = new.all_world2pix(*old.all_pix2world(truth.x, truth.y, 0), 0)
     well = (x > 20) & (x < 260) & (y > 20) & (y < 250)
     light = np.where(on, out.data - out.background, 0)
@@ -303,6 +304,24 @@ def test_the_table_goes_with_the_pixels(aligned, science):
     ra, dec = aligned.wcs.all_pix2world(stars["x"], stars["y"], 0)
     assert np.abs(ra - stars["ra"]).max() < 1e-6
     assert np.abs(dec - stars["dec"]).max() < 1e-6
+
+
+def test_axes_turn_with_the_grid(sky, template):
+    """On a frame turned by 40 degrees, a source's long axis points to the same place of the sky."""
+    science = observe(sky, 16, turned(SHAPE, 40.0, 3.0, 2.0), "science")
+    table = science.sources.copy()
+    table["theta"] = np.linspace(-1.5, 1.5, len(table))
+    aligned = align(replace(science, sources=table), template, config=Align())
+    moved_on = {(r, d): k for k, (r, d) in enumerate(zip(table["ra"], table["dec"]))}
+    before = table[[moved_on[r, d] for r, d in zip(aligned.sources["ra"], aligned.sources["dec"])]]
+    tip = [before[c] + 3 * f(before["theta"]) for c, f in (("x", np.cos), ("y", np.sin))]
+    x, y = aligned.wcs.all_world2pix(*science.wcs.all_pix2world(*tip, 0), 0)
+    expected = np.arctan2(y - aligned.sources["y"], x - aligned.sources["x"])
+    found = np.asarray(aligned.sources["theta"])
+    assert len(found) > 100
+    assert np.abs(np.sin(found - expected)).max() < 1e-3  # axes, not arrows
+    assert np.all(np.abs(found) <= np.pi / 2)
+    assert np.median(np.abs(np.sin(found - before["theta"]))) > 0.5
 
 
 def psf_fluxes(frame):
