@@ -17,14 +17,13 @@ from ..polynomials import legendre_terms
 from ..reduce.photometry import background_rms, background_subtracted
 from .apply import Slices, convolved_variance, likeness, tiles
 from .fit_fourier import fit_fourier
-from .fit_stamps import Fit, Stamps, allowed_by, chi2_of, fit_stamps, stamp_equations
+from .fit_stamps import Fit, Stamps, allowed_by, chi2_of, fit_stamps, gaussian_stamp, stamp_equations
 from .kernel import Basis, Kernel, n_terms
 from .point_source import PartSources as PartSources
 from .point_source import PointSource as PointSource
 from .point_source import aperture_correction, point_source
 from .score import (
     TILE,
-    gaussian_stamp,
     matched_filter,
     resampled_correlation,
     scatter_mesh,

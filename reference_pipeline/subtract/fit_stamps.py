@@ -7,7 +7,8 @@ The image that is convolved has noise, so least squares shrinks the kernel: with
 normal matrix G (known from the variance), G k = b has the kernel of (G - N) k = b only where stars outshine
 the noise. G - N may be singular; what is solved again instead, a few times, is G k' = b + N k (iterated
 Tikhonov regularisation: the penalty N is on the change alone). What stars determine loses its bias, by the
-factor N / G each time; what is mere noise stays small.
+factor N / G each time; what is mere noise stays small. N acts on k smoothed by a pixel, since what biases
+fluxes is its sum and its width: brought back to full sharpness, it would bring the image's noise along.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Pixels = NDArray[np.float32]
 RIDGE = 1e-9  # of the mean of the diagonal: what no star says stays small
 N_REFINED = 1  # times that the noise's pull on the kernel is taken back
 _LEAST_VARYING = 1e-3  # of the ratio: places that a kernel may hold less of are the same all over a frame
+PULL_SMOOTHING = 0.8  # pixels, sigma
 _CHUNK = 16  # stamps whose normal matrices are added at a time
 
 
@@ -319,13 +321,23 @@ def _solve(
     scaled[np.diag_indices(len(scaled))] += RIDGE
     # transposed, since LAPACK wants columns together: then nothing is copied
     factor = cho_factor(scaled.T, lower=True, overwrite_a=True, check_finite=True)
+    smooth = gaussian_stamp(PULL_SMOOTHING)
+    if correlation is not None:
+        smooth = np.asarray(fftconvolve(smooth, correlation))
     coefficients = np.zeros(len(free))
     coefficients[free] = cho_solve(factor, some_terms.gather(some)[free] * scale) * scale
     for _ in range(N_REFINED):
-        pull = _noise_vector(noise, some_terms.local(coefficients, basis), correlation)
+        pull = _noise_vector(noise, some_terms.local(coefficients, basis), smooth)
         coefficients[free] = cho_solve(factor, some_terms.gather(some + pull)[free] * scale) * scale
     diagonal = np.diag(factor[0])
     return coefficients, float((diagonal.max() / diagonal.min()) ** 2)
+
+
+def gaussian_stamp(sigma: float) -> Floats:
+    """A Gaussian out to three sigma, sum 1, odd sides."""
+    side = np.arange(-int(np.ceil(3 * sigma)), int(np.ceil(3 * sigma)) + 1)
+    line = np.exp(-0.5 * (side / sigma) ** 2)
+    return np.asarray(np.outer(line, line) / line.sum() ** 2)
 
 
 def _add_normal_matrix(

@@ -229,13 +229,6 @@ def resampled_correlation() -> Floats:
     return np.asarray(np.outer(line, line))
 
 
-def gaussian_stamp(sigma: float) -> Floats:
-    """A Gaussian out to three sigma, sum 1, odd sides."""
-    side = np.arange(-int(np.ceil(3 * sigma)), int(np.ceil(3 * sigma)) + 1)
-    line = np.exp(-0.5 * (side / sigma) ** 2)
-    return np.asarray(np.outer(line, line) / line.sum() ** 2)
-
-
 def _spread_out(cells: Floats, y: Floats, x: Floats, shape: tuple[int, int]) -> Pixels:
     """Linear between the middles of cells, constant beyond the outermost."""
     if len(y) == 1:
