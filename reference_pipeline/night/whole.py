@@ -27,6 +27,7 @@ from ..store.opening import Store, open_store
 from ..store.queries import exposure_row, subtraction_of
 from .commit import commit_difference
 from .differences import DifferenceJob, known_sky, lost, make_difference
+from .lock import only_run
 from .processes import in_processes
 from .reduce import default_workers, reduce_night
 from .report import DifferenceReport, FrameReport, NightReport
@@ -53,10 +54,16 @@ def run_night(
     and, unless the settings name another, the database night.sqlite. Alerts that cannot leave stay in the
     outbox, and the report says why. Raises ConfigError, CatalogueError or StoreError where nothing can start.
     """
-    started = time.perf_counter()
-    files = sorted(paths)
     known_sky(config.catalogues, config.camera.site)  # what is missing is said before a pixel is read
-    out.mkdir(parents=True, exist_ok=True)
+    with only_run(out):
+        return _run_night(sorted(paths), out, config, workers, notices, renew_templates, progress)
+
+
+def _run_night(
+    files: list[Path], out: Path, config: PipelineConfig, workers: int | None, notices: Sequence[Notice],
+    renew_templates: bool, progress: Progress,
+) -> NightReport:  # fmt: skip
+    started = time.perf_counter()
     store = open_store(config.night.database or f"sqlite:///{out / 'night.sqlite'}")
     try:
         reduced = reduce_night(files, out, config=config, workers=workers, progress=progress)
