@@ -118,6 +118,8 @@ def plot_light_curve(curve: pa.Table, path: Path) -> None:
     without a zero point have no place on the axis beside those that have one; the title counts them.
     """
     from matplotlib.figure import Figure  # half a second, and not every process draws
+    from matplotlib.markers import MarkerStyle
+    from matplotlib.transforms import Affine2D
 
     rows = curve.to_pylist()
     units = {row["flux_unit"] for row in rows if row["flux"] is not None}
@@ -153,7 +155,9 @@ def plot_light_curve(curve: pa.Table, path: Path) -> None:
                 [row["mjd"] - start for row in without],
                 [nanojansky(row["limiting_magnitude"]) for row in without],
                 linestyle="none",
-                marker=r"$\downarrow$",
+                marker=MarkerStyle(
+                    r"$\downarrow$", transform=Affine2D().translate(0.0, -0.5)
+                ),  # from the limit
                 markersize=10.0,
                 color=colors[band],
                 label=f"{band}, 5σ limit",

@@ -7,8 +7,11 @@ place. Where there is no zero point the unit stays "electron", and the record sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -18,7 +21,7 @@ from ..errors import StoreError
 from ..frame import MaskBit
 from ..store import tables
 from ..store.queries import in_cone, mid_mjd
-from ..store.sky import covers
+from ..store.sky import covers, separations, vectors_of
 
 AB_NANOJANSKY = 31.4  # magnitude of 1 nJy: 8.90 + 2.5 log10(1e9), Oke & Gunn 1983
 LIMIT_SIGMA = 5.0
@@ -106,6 +109,17 @@ def upper_limits(
     it has limits only where a forced flux was measured for it. ``band`` None: any.
     """
     exposure, flux, done = tables.Exposure, tables.ForcedPhotometry, tables.Subtraction
+    places = (
+        select(exposure.id, exposure.ra, exposure.dec, exposure.radius)
+        .join(done, (done.exposure_id == exposure.id) & (done.branch == own.branch))
+        .where(done.status == "done")
+        .where(exposure.start_mjd <= end, exposure.start_mjd >= begin - 1.0)  # no exposure takes a day
+        .where(func.abs(exposure.dec - own.dec) <= exposure.radius)
+    )
+    if band is not None:
+        places = places.where(exposure.band == band)
+    of_object = (flux.object_id == own.id) & (flux.branch == own.branch)
+    asked = session.scalars(select(flux.exposure_id).where(of_object)).all()
     found = select(done.exposure_id).join(tables.Candidate, tables.Candidate.subtraction_id == done.id)
     seen = found.join(tables.Detection, tables.Detection.candidate_id == tables.Candidate.id).where(
         tables.Detection.object_id == own.id
@@ -113,25 +127,31 @@ def upper_limits(
     there = found.where(
         done.branch == own.branch, in_cone(tables.Candidate.healpix, own.ra, own.dec, _SAME_PLACE / 3600.0)
     )
-    asked = (
+    near = {*_near(session.execute(places).all(), own), *asked}
+    near -= {*session.scalars(seen), *session.scalars(there)}
+    rows = (
         select(exposure, flux)
         .join(done, (done.exposure_id == exposure.id) & (done.branch == own.branch))
-        .outerjoin(
-            flux,
-            (flux.exposure_id == exposure.id) & (flux.object_id == own.id) & (flux.branch == own.branch),
-        )
-        .where(done.status == "done", exposure.id.not_in(seen), exposure.id.not_in(there))
-        .where(exposure.start_mjd <= end, exposure.start_mjd >= begin - 1.0)  # no exposure takes a day
-        .where(flux.object_id.is_not(None) | (func.abs(exposure.dec - own.dec) <= exposure.radius))
+        .outerjoin(flux, (flux.exposure_id == exposure.id) & of_object)
+        .where(exposure.id.in_(near), done.status == "done")
     )
     if band is not None:
-        asked = asked.where(exposure.band == band)
+        rows = rows.where(exposure.band == band)
     limits = []
-    for row, forced in session.execute(asked):
+    for row, forced in session.execute(rows):
         limit = _limit(row, forced, own)
         if limit is not None and begin <= mid_mjd(row) <= end:
             limits.append((row, _limit_record(row, limit)))
     return sorted(limits, key=lambda pair: _place(pair[0]))
+
+
+def _near(places: Sequence[Any], own: tables.Object) -> list[str]:
+    """The exposures, of (id, ra, dec, radius), whose circle holds the object."""
+    if not places:
+        return []
+    ra, dec, radius = np.array([place[1:] for place in places], float).T
+    apart = separations(vectors_of(ra, dec), vectors_of(own.ra, own.dec))
+    return [place[0] for place, is_near in zip(places, apart <= radius) if is_near]
 
 
 def _limit(

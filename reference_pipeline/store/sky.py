@@ -7,6 +7,7 @@ across RA 0 as anywhere.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -146,9 +147,17 @@ def footprint_of(wcs: WCS, shape: tuple[int, int]) -> tuple[list[list[float]], f
 
 def covers(footprint: list[Any], ra: float, dec: float) -> bool:
     """Whether a position lies within a footprint: corners [ra, dec] of a convex part of the sky, in order."""
-    corners = vectors_of(*np.asarray(footprint, float).T)
-    poles = np.cross(corners, np.roll(corners, -1, axis=0))  # of the great circles of its sides
-    point = vectors_of(ra, dec)
-    sides = poles @ point
-    same = bool((sides >= 0).all() or (sides <= 0).all())
-    return same and float(corners.sum(axis=0) @ point) > 0  # and not on the other side of the sky
+    # Plain numbers: it is asked of every exposure near an object, and for four numpy takes ten times as long.
+    x, y, z = _vector(ra, dec)
+    corners = [_vector(a, d) for a, d in footprint]
+    ahead = sum(p * x + q * y + r * z for p, q, r in corners)
+    sides = [  # on which side of the great circle through two corners
+        (b * f - c * e) * x + (c * d - a * f) * y + (a * e - b * d) * z
+        for (a, b, c), (d, e, f) in zip(corners, [*corners[1:], corners[0]])
+    ]
+    return ahead > 0 and (min(sides) >= 0 or max(sides) <= 0)  # and not on the other side of the sky
+
+
+def _vector(ra: float, dec: float) -> tuple[float, float, float]:
+    a, d = math.radians(ra), math.radians(dec)
+    return math.cos(d) * math.cos(a), math.cos(d) * math.sin(a), math.sin(d)
