@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from benchmarks.common import RESULTS, Requirement, environment, requirement_table
+from benchmarks.common import RESULTS, Requirement, environment
 
 STARS = 400  # in a million pixels, above 1000 electrons
 SKY = 200.0  # electrons a pixel, of both
@@ -57,11 +57,9 @@ def add(image: np.ndarray, stars: np.ndarray, sigma: np.ndarray) -> None:
 
 
 def write(name: str, results: dict, requirements: list[Requirement]) -> None:
-    """Write results/subtraction/NAME.json and print the requirements."""
+    """Write results/subtraction/NAME.json."""
     folder = RESULTS / "subtraction"
     folder.mkdir(parents=True, exist_ok=True)
     out = {"environment": environment(), "requirements": [asdict(r) for r in requirements], **results}
     text = re.sub(r"\[[-+.\deE,\s]*\]", lambda found: re.sub(r"\s+", "", found[0]), json.dumps(out, indent=1))
     (folder / f"{name}.json").write_text(text + "\n")
-    if requirements:
-        print("\n" + requirement_table(requirements))

@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from benchmarks.common import SEED, at_least, at_most
+from benchmarks.common import SEED, at_least, at_most, requirement_table
 from benchmarks.subtraction.pairs import SKY, star_pair, write
 
 WIDTHS = (6, 8, 10)
@@ -151,7 +151,7 @@ def total(row: dict) -> float:
 
 
 def measure(*, full: bool = False, beside_sfft: bool = True) -> None:
-    """Measure all cases, print, save."""
+    """Measure all cases, print, save: after each kernel width, since a whole run takes long."""
     rows, requirements = [], []
     for threads in (1, 2) if len(os.sched_getaffinity(0)) > 1 else (1,):
         for size in (1024, 2048, 4096) if full else (1024,):
@@ -173,7 +173,9 @@ def measure(*, full: bool = False, beside_sfft: bool = True) -> None:
                                 f"{name}: share of its memory", row["peak_mib"] / beside["peak_mib"], 0.1
                             ),
                         ]
-    write("speed", {"simulated": True, "rows": rows}, requirements)
+                write("speed", {"simulated": True, "rows": rows}, requirements)
+    if requirements:
+        print("\n" + requirement_table(requirements))
 
 
 def main() -> None:
