@@ -30,7 +30,7 @@ class Candidate:
     fwhm: float  # pixels
     elongation: float  # a / b
     position_angle: float | None  # degrees, of the major axis, from north through east
-    n_pixels: int  # connected ones above the detection's threshold
+    n_pixels: int  # connected ones of the score above 0.4 of the threshold (detect/candidates.py)
     flags: int  # sep's extraction flags; 0 where sep was not used
     mask_bits: int  # MaskBit, any pixel within one FWHM
     mask_fraction: float  # of those pixels that no flux may be measured on
