@@ -26,7 +26,8 @@ from .reduce.quality import assess
 from .reduce.sources import find_sources
 from .reduce.trails import flag_trails
 from .subtract.align import align
-from .subtract.difference import Difference, subtract
+from .subtract.difference import Difference
+from .subtract.parts import subtract_in_parts
 
 
 def reduction(
@@ -74,7 +75,7 @@ class Found:
 def find_transients(science: Frame, template: Frame, *, sky: KnownSky, config: PipelineConfig) -> Found:
     """Return what differs between two calibrated frames (Sun+ 2022, Figure 6). Raises FrameError."""
     aligned = align(science, template, config=config.align)
-    difference = subtract(aligned, template, config=config.subtract)
+    difference = subtract_in_parts(aligned, template, config=config.subtract, tile=config.night.dip_tile)
     started = time.perf_counter()
     candidates = find_candidates(difference, aligned, detect=config.detect, cuts=config.cuts)
     detected = time.perf_counter()
