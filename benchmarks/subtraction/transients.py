@@ -233,7 +233,13 @@ def summarise(pairs: list[dict]) -> dict:
         "pull_width": _width(pull),
         "pull_width_error": _width(pull) / np.sqrt(2 * max(len(pull) - 1, 1)) * 1.65,
         "pull_std": float(np.std(pull[np.abs(pull) < 5])),
+        "pull_width_rising": _width(pull[e > 0]),
+        "pull_width_fading": _width(pull[e < 0]),
         "pull_width_no_host": _width(pull[~host]),
+        "pull_width_by_snr": [
+            [a, b, _width(pull[(snr >= a) & (snr < b)]), int(((snr >= a) & (snr < b)).sum())]
+            for a, b in ((0, 5), (5, 10), (10, 20), (20, 100))
+        ],
         "pull_outliers": int((np.abs(pull) > 5).sum()),
         "cut_above_8": dict(Counter(r["cut"] for r, q in zip(measured, snr) if q >= 8 and r["cut"])),
         "area": area,
