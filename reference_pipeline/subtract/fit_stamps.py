@@ -206,14 +206,14 @@ def fit_stamps(
 def allowed_by(basis: Basis, fwhm: float, ratio: float) -> Floats:
     """How far the coefficients of a kernel of ``fwhm`` pixels and a sum of about ``ratio`` may be from 0.
 
-    The kernel's places as far as twice a Moffat profile of beta = 3, wider than the kernel by half; their
+    The kernel's places as far as twice a Moffat profile of beta = 3, twice as wide as the kernel; their
     variation over the frame half as far, or not at all where that is little; ratio and background anywhere.
     Far from the centre, where most places are, a kernel is small: left free, they would follow the noise,
     and what is beside the stars.
     """
     side = np.arange(-basis.half_width, basis.half_width + 1.0)
     r2 = np.delete((side[:, None] ** 2 + side**2).ravel(), basis.n_places // 2)
-    profile = 2.0 * ratio / (1.133 * fwhm**2) * (1.0 + r2 / (1.5 * fwhm) ** 2) ** -3
+    profile = 2.0 * ratio / (1.133 * fwhm**2) * (1.0 + r2 / (2.0 * fwhm) ** 2) ** -3
     places = np.repeat(profile[:, None], basis.n_terms, axis=1)
     places[:, 1:] *= np.where(profile > _LEAST_VARYING * ratio, 0.5, 0.0)[:, None]
     out = np.full(basis.n_coefficients, np.inf)

@@ -18,6 +18,8 @@ from .kernel import Kernel
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+_MODEL_ERROR = 0.01  # of a star's flux by the PSF: from place to place the model is off by about that
+
 
 @dataclass(frozen=True)
 class PointSource:
@@ -78,8 +80,9 @@ def point_source(science: Frame, kernel: Kernel, is_template_convolved: bool) ->
 def aperture_correction(science: Frame, x: Rows, y: Rows, fwhm: float) -> float:
     """What fluxes measured with the PSF model are to be multiplied with, from the stars at pixels (x, y).
 
-    The median of their total fluxes over those of the PSF: the sum of a model is that of its wings, which it
-    knows least, and the model of few stars has noise. 1 before the photometry, which gives total fluxes.
+    The mean of their total fluxes over those of the PSF, without outliers: the sum of a model is that of its
+    wings, which it knows least, and the model of few stars has noise. 1 before the photometry, which gives
+    total fluxes.
     """
     table, psf = science.sources, science.psf
     assert table is not None
@@ -90,12 +93,19 @@ def aperture_correction(science: Frame, x: Rows, y: Rows, fwhm: float) -> float:
     half = round(1.5 * fwhm)
     at_x, at_y = (np.asarray(table[name], float)[rows] for name in ("x", "y"))
     stamps, _, _ = psf_stamps(psf, at_x, at_y, half)
-    ratios = []
+    ratios, weights = [], []
     for j, i, row, stamp in zip(np.rint(at_x).astype(int), np.rint(at_y).astype(int), rows, stamps):
         here = np.s_[i - half : i + half + 1, j - half : j + half + 1]
         pixels = background_subtracted(science, here)
-        total = float(table["flux"][row])
+        total, error = float(table["flux"][row]), float(table["flux_error"][row])
         measured = float((pixels * stamp).sum() / np.square(stamp).sum())
-        if total > 0 and measured > 0 and table["is_calibration"][row]:
+        if total > 0 and measured > 0 and error > 0 and table["is_calibration"][row]:
             ratios.append(total / measured)
-    return float(np.median(ratios)) if ratios else 1.0
+            weights.append(1.0 / (_MODEL_ERROR**2 + (error / total) ** 2))
+    if not ratios:
+        return 1.0
+    ratio, weight = np.array(ratios), np.array(weights)
+    middle = np.median(ratio)
+    # a neighbour in the aperture, a variable galaxy: not by how far they could be for their noise
+    near = np.abs(ratio - middle) <= 3.0 / np.sqrt(weight)
+    return float(np.average(ratio[near], weights=weight[near])) if near.any() else float(middle)
