@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from multiscale import Alert, Cutout, StampError
 from multiscale.avro import Schema, decode_single, encode_single
 from multiscale.avro.container import SINGLE_MAGIC
@@ -26,13 +24,9 @@ from multiscale.validate import record_faults, schema_faults
 from ..candidate import Candidate
 from ..difference_products import StoredDifference
 from ..errors import FrameError
-from ..frame import MaskBit
+from .records import detection_record, finite
 
 STAGE = "alert"
-TIME_SCALE = "UTC"
-FLUX_UNIT = "electron"
-_ARCSEC = 3600.0  # in a degree
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 def candidate_id(survey: str, branch: str, exposure_id: str, number: int) -> str:
@@ -58,18 +52,17 @@ def build_alert(
     classifications: Sequence[Classification] = (),
     processing: Sequence[ProcessingStep] = (),
     provenance: Sequence[Provenance] = (),
-    magnitude_system: str = "AB",
 ) -> Alert:
     """Return the alert of a candidate of ``difference``.
 
     ``history``, ``forced_photometry`` and ``upper_limits`` are the object's, oldest first, without this
-    detection. ``magnitude_system`` is that of the reference catalogue. Raises FrameError("no-band").
+    detection.
     """
     return Alert(
         alert_id=alert_id(survey, difference.branch, difference.exposure.id, candidate.number),
         survey=survey,
         object_id=object_id,
-        detection=detection_of(candidate, difference, survey=survey, magnitude_system=magnitude_system),
+        detection=detection_of(candidate, difference, survey=survey),
         history=tuple(history),
         forced_photometry=tuple(forced_photometry),
         upper_limits=tuple(upper_limits),
@@ -82,46 +75,16 @@ def build_alert(
     )
 
 
-def detection_of(
-    candidate: Candidate, difference: StoredDifference, *, survey: str, magnitude_system: str = "AB"
-) -> Detection:
-    """Return a candidate as a detection: errors of position and FWHM in arcsec, time at mid-exposure.
-
-    Flags are the names of the mask's bits within one FWHM, and of the cut that removed it ("CUT_EDGE").
-    What is not finite is null. Raises FrameError("no-band").
-    """
-    exposure, quality = difference.exposure, difference.quality
-    band = exposure.band or (None if difference.zero_point is None else difference.zero_point.band)
-    if band is None:
-        raise FrameError(exposure.id, STAGE, "no-band", "neither exposure nor zero point names a band")
-    has_magnitude = _finite(candidate.magnitude) is not None
-    return Detection(
+def detection_of(candidate: Candidate, difference: StoredDifference, *, survey: str) -> Detection:
+    """Return a candidate of ``difference`` as the detection of its alert."""
+    quality, zero_point, exposure = difference.quality, difference.zero_point, difference.exposure
+    return detection_record(
+        candidate,
+        exposure,
         detection_id=candidate_id(survey, difference.branch, exposure.id, candidate.number),
-        exposure_id=exposure.id,
-        detector=exposure.camera,
-        time=exposure.mid_mjd,
-        time_scale=TIME_SCALE,
-        exposure_time=exposure.exposure_time,
-        band=band,
-        ra=candidate.ra,
-        dec=candidate.dec,
-        ra_err=_finite(candidate.ra_err, _ARCSEC),
-        dec_err=_finite(candidate.dec_err, _ARCSEC),
-        x=candidate.x,
-        y=candidate.y,
-        flux=_finite(candidate.flux),
-        flux_err=_finite(candidate.flux_err),
-        flux_unit=FLUX_UNIT,
-        magnitude=_finite(candidate.magnitude),
-        magnitude_err=_finite(candidate.magnitude_err),
-        magnitude_system=magnitude_system if has_magnitude else None,
-        limiting_magnitude=None if quality is None else _finite(quality.limiting_magnitude),
-        snr=_finite(candidate.snr),
-        is_positive=candidate.is_positive,
-        fwhm=_finite(candidate.fwhm, difference.pixel_scale),
-        elongation=_finite(candidate.elongation),
-        position_angle=_finite(candidate.position_angle),
-        flags=_flags(candidate),
+        pixel_scale=difference.pixel_scale,
+        limiting_magnitude=None if quality is None else quality.limiting_magnitude,
+        zero_point_band=None if zero_point is None else zero_point.band,
     )
 
 
@@ -160,7 +123,7 @@ def properties_of(candidate: Candidate, difference: StoredDifference) -> dict[st
     for name in ("held_out_chi2", "photometric_ratio", "convolved"):
         if name in subtraction:
             found[name] = subtraction[name]
-    return {name: _finite(value) if isinstance(value, float) else value for name, value in found.items()}
+    return {name: finite(value) if isinstance(value, float) else value for name, value in found.items()}
 
 
 def validated_packet(alert: Alert) -> bytes:
@@ -205,15 +168,3 @@ def alert_schema() -> Schema:
     for fault in schema_faults(schema):
         raise fault
     return Schema.of(schema)
-
-
-def _flags(candidate: Candidate) -> tuple[str, ...]:
-    names = tuple(str(bit.name) for bit in MaskBit if candidate.mask_bits & bit)
-    return names if candidate.cut is None else (*names, f"CUT_{candidate.cut.upper()}")
-
-
-def _finite(value: float | None, unit: float = 1.0) -> float | None:
-    """The value, or null where it is not a number that a field of 32 bits holds."""
-    if value is None or not abs(value * unit) <= _LARGEST:
-        return None
-    return float(value) * unit

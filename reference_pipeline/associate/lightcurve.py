@@ -1,6 +1,6 @@
 """Light curves: of one object as a table, of a night's objects as one Parquet file, and as a picture.
 
-Fluxes are those of the difference, science minus template, in nanojansky (limits.py): a source that faded is
+Fluxes are those of the difference, science minus template, in nanojansky (alerts/records.py): what faded is
 negative, which a magnitude could not say.
 """
 
@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 
 from multiscale.atomic import replacing
 
+from ..alerts.records import nanojansky
 from ..errors import StoreError
 from ..store import tables
-from .limits import detection_record, detections_of, forced_of, forced_record, nanojansky, upper_limits
+from .limits import detections_of, forced_of, upper_limits
 
 SCHEMA = pa.schema(
     [
@@ -93,11 +94,9 @@ def _rows(session: Session, object_id: str) -> list[dict[str, Any]]:
         raise StoreError(f"object {object_id} is not stored")
     same = {"object_id": own.id, "branch": own.branch}
     rows: list[dict[str, Any]] = []
-    for candidate, exposure in detections_of(session, object_id):
-        seen = detection_record(candidate, exposure)
-        rows.append({**same, **_shared(seen, "detection"), "candidate_id": candidate.id})
-    for flux, exposure in forced_of(session, object_id):
-        forced = forced_record(flux, exposure)
+    for seen in detections_of(session, object_id):
+        rows.append({**same, **_shared(seen.record, "detection"), "candidate_id": seen.candidate_id})
+    for _, _, forced in forced_of(session, object_id):
         snr = None if forced.flux is None or not forced.flux_err else forced.flux / forced.flux_err
         rows.append({**same, **_shared(forced, "forced"), "snr": snr, "ra": own.ra, "dec": own.dec})
     for _, limit in upper_limits(session, own, band=None, begin=0.0, end=1e7):

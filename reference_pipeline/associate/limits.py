@@ -1,15 +1,10 @@
-"""What was seen of an object before: detections, forced fluxes and upper limits, as an alert carries them.
-
-Fluxes are nanojansky, as electrons of two exposures cannot be compared: the AB magnitude that the pipeline
-gave a detection, or the limiting magnitude it gave a forced flux, says what an electron is worth at that
-place. Where there is no zero point the unit stays "electron", and the record says so.
-"""
+"""What was seen of an object before: detections, forced fluxes and upper limits, as an alert carries them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import func, select
@@ -17,28 +12,17 @@ from sqlalchemy.orm import Session
 
 from multiscale import packet
 
+from ..alerts.records import LIMIT_SIGMA, detection_record, forced_record, limit_record
 from ..errors import StoreError
-from ..frame import MaskBit
 from ..store import tables
-from ..store.queries import in_cone, mid_mjd
+from ..store.queries import candidate_of, exposure_of, in_cone, mid_mjd
 from ..store.sky import covers, separations, vectors_of
 
-AB_NANOJANSKY = 31.4  # magnitude of 1 nJy: 8.90 + 2.5 log10(1e9), Oke & Gunn 1983
-LIMIT_SIGMA = 5.0
 _YEAR = 365.25
 _SAME_PLACE = 2.0  # arcsec
 _History = tuple[
     tuple[packet.Detection, ...], tuple[packet.ForcedPhotometry, ...], tuple[packet.UpperLimit, ...]
 ]
-
-
-@dataclass(frozen=True)
-class Flux:
-    """A flux with its unit: "nJy" (AB), or "electron" of its exposure where there is no zero point."""
-
-    value: float | None
-    error: float | None
-    unit: str
 
 
 def history_of(session: Session, object_id: str, *, before_candidate: str, days: float = _YEAR) -> _History:
@@ -62,40 +46,82 @@ def history_of(session: Session, object_id: str, *, before_candidate: str, days:
     def counts(exposure: tables.Exposure) -> bool:
         return mid_mjd(exposure) >= begin and _place(exposure) < end
 
-    detections = [
-        detection_record(candidate, exposure)
-        for candidate, exposure in detections_of(session, object_id)
-        if counts(exposure)
-    ]
+    detections = [seen.record for seen in detections_of(session, object_id) if counts(seen.exposure)]
     forced = [
-        forced_record(flux, exposure)
-        for flux, exposure in forced_of(session, object_id)
+        record
+        for flux, exposure, record in forced_of(session, object_id)
         if flux.branch == own.branch and counts(exposure)
     ]
     limits = upper_limits(session, own, band=now.band, begin=begin, end=mid_mjd(now))
     return tuple(detections), tuple(forced), tuple(limit for e, limit in limits if counts(e))
 
 
-def detections_of(session: Session, object_id: str) -> list[tuple[tables.Candidate, tables.Exposure]]:
-    """Return the detections of an object with their exposures, by time."""
+class Seen(NamedTuple):
+    """A detection of an object."""
+
+    candidate_id: str
+    exposure: tables.Exposure
+    record: packet.Detection
+
+
+class Forced(NamedTuple):
+    """A flux at the place of an object."""
+
+    row: tables.ForcedPhotometry
+    exposure: tables.Exposure
+    record: packet.ForcedPhotometry
+
+
+def detections_of(session: Session, object_id: str) -> list[Seen]:
+    """Return the detections of an object, by time."""
     found = session.execute(
-        select(tables.Candidate, tables.Exposure)
+        select(tables.Candidate, tables.Exposure, tables.Subtraction.pixel_scale)
         .join(tables.Detection, tables.Detection.candidate_id == tables.Candidate.id)
         .join(tables.Subtraction, tables.Subtraction.id == tables.Candidate.subtraction_id)
         .join(tables.Exposure, tables.Exposure.id == tables.Subtraction.exposure_id)
         .where(tables.Detection.object_id == object_id)
     )
-    return sorted(((row[0], row[1]) for row in found), key=lambda row: _place(row[1]))
+    seen = [
+        Seen(
+            row.id,
+            exposure,
+            detection_record(
+                candidate_of(row),
+                exposure_of(exposure),
+                detection_id=row.id,
+                pixel_scale=math.nan if pixel_scale is None else pixel_scale,
+                limiting_magnitude=exposure.limiting_magnitude,
+                zero_point_band=exposure.zero_point_band,
+            ),
+        )
+        for row, exposure, pixel_scale in found
+    ]
+    return sorted(seen, key=lambda one: _place(one.exposure))
 
 
-def forced_of(session: Session, object_id: str) -> list[tuple[tables.ForcedPhotometry, tables.Exposure]]:
-    """Return the forced fluxes of an object with their exposures, by time."""
+def forced_of(session: Session, object_id: str) -> list[Forced]:
+    """Return the forced fluxes of an object, by time."""
     found = session.execute(
         select(tables.ForcedPhotometry, tables.Exposure)
         .join(tables.Exposure, tables.Exposure.id == tables.ForcedPhotometry.exposure_id)
         .where(tables.ForcedPhotometry.object_id == object_id)
     )
-    return sorted(((row[0], row[1]) for row in found), key=lambda row: _place(row[1]))
+    forced = [
+        Forced(
+            row,
+            exposure,
+            forced_record(
+                exposure_of(exposure),
+                flux=row.flux,
+                error=row.flux_err,
+                limiting_magnitude=row.limiting_magnitude,
+                flags=row.flags,
+                zero_point_band=exposure.zero_point_band,
+            ),
+        )
+        for row, exposure in found
+    ]
+    return sorted(forced, key=lambda one: _place(one.exposure))
 
 
 def upper_limits(
@@ -141,7 +167,8 @@ def upper_limits(
     for row, forced in session.execute(rows):
         limit = _limit(row, forced, own)
         if limit is not None and begin <= mid_mjd(row) <= end:
-            limits.append((row, _limit_record(row, limit)))
+            record = limit_record(exposure_of(row), limit, zero_point_band=row.zero_point_band)
+            limits.append((row, record))
     return sorted(limits, key=lambda pair: _place(pair[0]))
 
 
@@ -166,84 +193,6 @@ def _limit(
     if moves or exposure.footprint is None or not covers(exposure.footprint, own.ra, own.dec):
         return None
     return exposure.limiting_magnitude
-
-
-def detection_record(candidate: tables.Candidate, exposure: tables.Exposure) -> packet.Detection:
-    """Return a detection as an alert carries it."""
-    flux = flux_of(candidate.flux, candidate.flux_err, magnitude=candidate.magnitude)
-    return packet.Detection(
-        detection_id=candidate.id,
-        exposure_id=exposure.id,
-        time=mid_mjd(exposure),
-        time_scale="UTC",
-        exposure_time=exposure.exposure_time,
-        band=exposure.band or "unknown",
-        ra=candidate.ra,
-        dec=candidate.dec,
-        ra_err=candidate.ra_err * 3600.0,
-        dec_err=candidate.dec_err * 3600.0,
-        x=candidate.x,
-        y=candidate.y,
-        flux=flux.value,
-        flux_err=flux.error,
-        flux_unit=flux.unit,
-        magnitude=candidate.magnitude,
-        magnitude_err=candidate.magnitude_err,
-        magnitude_system=None if candidate.magnitude is None else "AB",
-        limiting_magnitude=exposure.limiting_magnitude,
-        snr=candidate.snr,
-        is_positive=candidate.flux > 0,
-        fwhm=candidate.fwhm,
-        elongation=candidate.elongation,
-        position_angle=candidate.position_angle,
-        flags=tuple(bit.name.lower() for bit in MaskBit if bit & candidate.mask_bits and bit.name),
-    )
-
-
-def forced_record(forced: tables.ForcedPhotometry, exposure: tables.Exposure) -> packet.ForcedPhotometry:
-    """Return a forced flux as an alert carries it."""
-    flux = flux_of(forced.flux, forced.flux_err, limit=forced.limiting_magnitude)
-    return packet.ForcedPhotometry(
-        exposure_id=exposure.id,
-        time=mid_mjd(exposure),
-        time_scale="UTC",
-        band=exposure.band or "unknown",
-        flux=flux.value,
-        flux_err=flux.error,
-        flux_unit=flux.unit,
-        limiting_magnitude=forced.limiting_magnitude,
-        flags=tuple(forced.flags),
-    )
-
-
-def flux_of(
-    flux: float | None, error: float | None, *, magnitude: float | None = None, limit: float | None = None
-) -> Flux:
-    """Return a flux in nanojansky; ``magnitude`` is that of its absolute value, or ``limit`` of 5 errors."""
-    scale = None
-    if magnitude is not None and flux:
-        scale = nanojansky(magnitude) / abs(flux)
-    elif limit is not None and error:
-        scale = nanojansky(limit) / (LIMIT_SIGMA * error)
-    if scale is None:
-        return Flux(flux, error, "electron")
-    return Flux(None if flux is None else flux * scale, None if error is None else error * scale, "nJy")
-
-
-def nanojansky(magnitude: float) -> float:
-    """Return the flux density of an AB magnitude."""
-    return float(10.0 ** (0.4 * (AB_NANOJANSKY - magnitude)))
-
-
-def _limit_record(exposure: tables.Exposure, limit: float) -> packet.UpperLimit:
-    return packet.UpperLimit(
-        exposure_id=exposure.id,
-        time=mid_mjd(exposure),
-        time_scale="UTC",
-        band=exposure.band or "unknown",
-        limiting_magnitude=limit,
-        sigma=LIMIT_SIGMA,
-    )
 
 
 def _place(exposure: tables.Exposure) -> tuple[float, str]:

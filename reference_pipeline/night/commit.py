@@ -95,6 +95,7 @@ def _commit(
     subtraction.stage = subtraction.reason = subtraction.message = None
     subtraction.product = str(job.product.relative_to(job.out))
     subtraction.decisions, subtraction.seconds = dict(stored.decisions), report.seconds
+    subtraction.pixel_scale = stored.pixel_scale
     exposure = session.get(tables.Exposure, job.exposure_id)
     assert exposure is not None  # a foreign key of the subtraction
     ids = [candidate_id(survey, job.branch, job.exposure_id, c.number) for c in stored.candidates]

@@ -13,6 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from multiscale.packet import CrossMatch
 
 from .. import candidate as values
+from .. import frame as frame_values
 from ..errors import StoreError
 from ..frame import Frame
 from ..products import Summary
@@ -48,12 +49,21 @@ def exposure_row(
         pearson=quality and quality.pearson,
         zero_point=zero_point and zero_point.value,
         zero_point_error=zero_point and zero_point.error,
+        zero_point_band=zero_point and zero_point.band,
         product=product,
         input_digest=input_digest,
         is_too=is_too,
         footprint=corners,
         radius=radius,
     )
+
+
+def exposure_of(row: Exposure) -> frame_values.Exposure:
+    """Return the exposure of a row."""
+    return frame_values.Exposure(
+        row.id, row.camera, "science", row.start_mjd, row.exposure_time, row.band, row.ra, row.dec,
+        field_id=row.field_id,
+    )  # fmt: skip
 
 
 def mid_mjd(exposure: Exposure) -> float:

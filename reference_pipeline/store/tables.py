@@ -96,6 +96,7 @@ class Exposure(Table):
     pearson: Mapped[float | None]
     zero_point: Mapped[float | None]  # mag, of electrons
     zero_point_error: Mapped[float | None]
+    zero_point_band: Mapped[str | None]  # of the reference catalogue
     product: Mapped[str]  # path, from the output folder
     input_digest: Mapped[str]
     is_too: Mapped[bool] = mapped_column(default=False)  # a target of opportunity
@@ -144,6 +145,7 @@ class Subtraction(Table):
     digest: Mapped[str | None]
     decisions: Mapped[dict[str, Any]] = mapped_column(default=dict)
     seconds: Mapped[float | None]
+    pixel_scale: Mapped[float | None]  # arcsec, of the difference
 
 
 class Candidate(Table):

@@ -36,6 +36,7 @@ def exposure(id_="e1", mjd=60000.0, *, ra=150.0, dec=20.0, band="r", half=0.5, *
         "pearson": 0.99,
         "zero_point": ZERO_POINT,
         "zero_point_error": 0.01,
+        "zero_point_band": band,
         "product": f"calibrated/{id_}.fits",
         "input_digest": "0" * 64,
         "footprint": corners,
@@ -76,7 +77,7 @@ def subtracted(session, row, candidates=(), *, branch="dip", status="done"):
     """Store an exposure (once), its subtraction and its candidates; the subtraction."""
     if session.get(tables.Exposure, row.id) is None:
         session.add(row)
-    subtraction = tables.Subtraction(exposure_id=row.id, branch=branch, status=status)
+    subtraction = tables.Subtraction(exposure_id=row.id, branch=branch, status=status, pixel_scale=0.4)
     session.add(subtraction)
     session.flush()
     ids = [f"{row.id}-{branch}-{c.number}" for c in candidates]

@@ -8,6 +8,7 @@ from matplotlib.image import imread
 from stored import FLUX_ERR, LIMIT, ZERO_POINT, candidate, exposure, seen, subtracted
 
 from multiscale.packet import CrossMatch
+from reference_pipeline.alerts.records import flux_of
 from reference_pipeline.associate.lightcurve import (
     SCHEMA,
     changed_objects,
@@ -15,7 +16,7 @@ from reference_pipeline.associate.lightcurve import (
     plot_light_curve,
     write_light_curves,
 )
-from reference_pipeline.associate.limits import flux_of, history_of
+from reference_pipeline.associate.limits import history_of
 from reference_pipeline.errors import StoreError
 from reference_pipeline.frame import MaskBit
 from reference_pipeline.store import tables
@@ -76,7 +77,7 @@ def test_history_is_of_the_bands_that_were_used(store, history):
     with store.read() as session:
         before, _, limits = history_of(session, history, before_candidate="7-seen-dip-0")
     assert [(d.detection_id, d.band) for d in before] == [("4-seen-dip-0", "r"), ("6-seen-dip-0", "r")]
-    assert (before[1].is_positive, before[1].flags) == (False, ("trail", "suspect"))
+    assert (before[1].is_positive, before[1].flags) == (False, ("TRAIL", "SUSPECT"))
     assert before[1].flux == pytest.approx(-4000.0 * NJY)
     assert [limit.exposure_id for limit in limits] == ["1-other-band"]
 

@@ -1,4 +1,4 @@
-"""What an exposure covers, for upper limits; by which name a minor planet is known, to find it again.
+"""What an exposure covers, for upper limits; by which name a minor planet is known; units of what is stored.
 
 Exposures of before have no footprint: what they covered is not known, and no upper limit is taken from them
 without a forced flux.
@@ -19,5 +19,7 @@ def upgrade() -> None:
     """Add the columns."""
     op.add_column("exposures", sa.Column("footprint", sa.JSON(), nullable=True))
     op.add_column("exposures", sa.Column("radius", sa.Double(), nullable=True))
+    op.add_column("exposures", sa.Column("zero_point_band", sa.String(), nullable=True))
+    op.add_column("subtractions", sa.Column("pixel_scale", sa.Double(), nullable=True))
     op.add_column("objects", sa.Column("designation", sa.String(), nullable=True))
     op.create_index("uq_objects_branch_designation", "objects", ["branch", "designation"], unique=True)
