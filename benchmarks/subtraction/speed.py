@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from benchmarks.common import SEED, at_least, at_most, requirement_table
+from benchmarks.common import ROOT, SEED, at_least, at_most, requirement_table
 from benchmarks.subtraction.pairs import SKY, star_pair, write
 
 WIDTHS = (6, 8, 10)
@@ -121,14 +121,22 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+CHILD = """
+import json, os, sys, benchmarks  # which allows one thread
+os.environ.update(dict.fromkeys(sys.argv[5].split(","), sys.argv[4]))
+from benchmarks.subtraction.speed import one
+print(json.dumps(one(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+"""
+
+
 def in_process(candidate: str, size: int, width: int, threads: int) -> dict:
     """Measure one case in a process of its own that has ``threads`` cores."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     cores = sorted(os.sched_getaffinity(0))[:threads]
-    command = [sys.executable, "-m", __spec__.name, "--one", candidate, str(size), str(width)]
+    words = [candidate, str(size), str(width), str(threads), ",".join(THREADS)]
     done = subprocess.run(
-        command, env=os.environ | dict.fromkeys(names, str(threads)), stdout=subprocess.PIPE, text=True,
-        check=True, preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        [sys.executable, "-c", CHILD, *words], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -179,15 +187,11 @@ def measure(*, full: bool = False, beside_sfft: bool = True) -> None:
 
 
 def main() -> None:
-    """Measure one case for the process that asks, or all."""
+    """Measure as the command line asks."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--full", action="store_true", help="2048² and 4096² too, three kernel widths")
     parser.add_argument("--without-sfft", action="store_true", help="ours alone")
-    parser.add_argument("--one", nargs=3, metavar=("CANDIDATE", "SIZE", "WIDTH"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(one(asked.one[0], int(asked.one[1]), int(asked.one[2]))))
-        return
     measure(full=asked.full, beside_sfft=not asked.without_sfft)
 
 
