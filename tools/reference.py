@@ -74,7 +74,7 @@ def command() -> str:
 def pipeline_command() -> str:
     """Return the page of the pipeline's `--help` texts."""
     parts = [NOTE, "# The command of the reference pipeline\n"]
-    for name in [None, *(c.name or c.callback.__name__ for c in pipeline_cli.app.registered_commands)]:
+    for name in [None, *(c.name or c.callback.__name__.replace("_", "-") for c in pipeline_cli.app.registered_commands)]:
         words = [] if name is None else [name]
         start = (
             "import sys; sys.argv[0] = 'reference-pipeline'; from reference_pipeline.cli import main; main()"

@@ -155,14 +155,17 @@ def zero_point_on(
 
 def _check_pair(science: Frame, template: Frame) -> None:
     if science.exposure.band != template.exposure.band:
-        raise _refusal(
-            science, "other-band", f"band {science.exposure.band}, of the template {template.exposure.band}"
+        raise SubtractionError(
+            science.id,
+            STAGE,
+            "other-band",
+            f"band {science.exposure.band}, of the template {template.exposure.band}",
         )
     for frame in (science, template):
         if frame.wcs is None:
-            raise _refusal(science, "no-wcs", f"{frame.id} has no WCS")
+            raise SubtractionError(science.id, STAGE, "no-wcs", f"{frame.id} has no WCS")
         if frame.sources is None or frame.background is None:
-            raise _refusal(science, "no-sources", f"{frame.id} has no sources")
+            raise SubtractionError(science.id, STAGE, "no-sources", f"{frame.id} has no sources")
 
 
 def _map(science: Frame, template: Frame, config: Align) -> Mapping:
@@ -170,7 +173,9 @@ def _map(science: Frame, template: Frame, config: Align) -> Mapping:
     (ra, dec), (ra_t, dec_t) = _centre(science), _centre(template)
     apart = float(separation(ra, dec, ra_t, dec_t))
     if not apart < 45.0:
-        raise _refusal(science, "other-field", f"{apart:.1f} degrees from template {template.id}")
+        raise SubtractionError(
+            science.id, STAGE, "other-field", f"{apart:.1f} degrees from template {template.id}"
+        )
     assert science.wcs is not None
     assert template.wcs is not None
     mapping = map_between(science.wcs, template.wcs, science.shape, template.shape)
@@ -185,8 +190,9 @@ def _map(science: Frame, template: Frame, config: Align) -> Mapping:
 
 def _check_overlap(science: Frame, template: Frame, overlap: float, config: Align) -> None:
     if not overlap >= config.min_overlap:
-        raise _refusal(
-            science,
+        raise SubtractionError(
+            science.id,
+            STAGE,
             "other-field",
             f"covers {overlap:.1%} of template {template.id}, need {config.min_overlap:.0%}",
         )
@@ -194,8 +200,11 @@ def _check_overlap(science: Frame, template: Frame, overlap: float, config: Alig
 
 def _check_offset(science: Frame, template: Frame, offset: Offset, config: Align) -> None:
     if offset.n_possible < config.min_stars:
-        raise _refusal(
-            science, "no-stars", f"{offset.n_possible} stars in the overlap, need {config.min_stars}"
+        raise SubtractionError(
+            science.id,
+            STAGE,
+            "no-stars",
+            f"{offset.n_possible} stars in the overlap, need {config.min_stars}",
         )
     found = (
         f"{offset.n_stars} of {offset.n_possible} stars within {config.match_radius:g} pixels of those of "
@@ -205,15 +214,12 @@ def _check_offset(science: Frame, template: Frame, offset: Offset, config: Align
     is_near = np.hypot(offset.dx, offset.dy) <= config.max_offset
     is_tight = max(offset.scatter_x, offset.scatter_y) <= config.max_scatter
     if offset.n_stars < config.min_stars or not (is_near and is_tight):
-        raise _refusal(
-            science,
+        raise SubtractionError(
+            science.id,
+            STAGE,
             "misaligned",
             f"{found}; need {config.min_stars}, {config.max_offset:g} and {config.max_scatter:g}",
         )
-
-
-def _refusal(science: Frame, reason: str, message: str) -> SubtractionError:
-    return SubtractionError(science.id, STAGE, reason, message)
 
 
 def _is_identity(mapping: Mapping) -> bool:
