@@ -24,7 +24,6 @@ from scipy.signal import fftconvolve
 
 from ..frame import unit_coordinates
 from ..polynomials import legendre_terms
-from .apply import over
 from .kernel import Basis
 
 Floats = NDArray[np.float64]
@@ -124,7 +123,8 @@ def stamp_equations(
         target_noise[i] = np.sum(weight * np.where(use, target_variance[here], 0.0))
         image_noise[i] = np.einsum("abij,ij->ab", _shifted(image_variance[around], width), weight).ravel()
 
-    over(one, range(n), np)
+    for i in range(n):  # not in threads: those of linear algebra would wait for each other
+        one(i)
     return Stamps(
         np.asarray(x, float),
         np.asarray(y, float),
