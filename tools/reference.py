@@ -74,7 +74,10 @@ def command() -> str:
 def pipeline_command() -> str:
     """Return the page of the pipeline's `--help` texts."""
     parts = [NOTE, "# The command of the reference pipeline\n"]
-    for name in [None, *(c.name or c.callback.__name__.replace("_", "-") for c in pipeline_cli.app.registered_commands)]:
+    for name in [
+        None,
+        *(c.name or c.callback.__name__.replace("_", "-") for c in pipeline_cli.app.registered_commands),
+    ]:
         words = [] if name is None else [name]
         start = (
             "import sys; sys.argv[0] = 'reference-pipeline'; from reference_pipeline.cli import main; main()"
@@ -143,6 +146,12 @@ def _raised_reasons() -> tuple[dict[str, set[tuple[str, str]]], set[str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 words[node.targets[0].id] |= set(_strings(node.value))
+            elif isinstance(node, ast.ImportFrom) and any(name.name == "STAGE" for name in node.names):
+                source = ast.parse(path.with_name(f"{node.module}.py").read_text())
+                words["STAGE"] |= {
+                    word for n in source.body if isinstance(n, ast.Assign)
+                    and getattr(n.targets[0], "id", "") == "STAGE" for word in _strings(n.value)
+                }  # fmt: skip
         for node in ast.walk(tree):
             called = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
             if called in frame_errors and len(node.args) == 4:
