@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
-from scipy.ndimage import maximum_filter, uniform_filter
+from scipy.ndimage import maximum_filter
 
 from ..config import Subtract
 from ..errors import SubtractionError
@@ -17,7 +17,7 @@ from ..polynomials import legendre_terms
 from ..reduce.photometry import background_rms, background_subtracted
 from .apply import Slices, convolved_variance, likeness, tiles
 from .fit_fourier import fit_fourier
-from .fit_stamps import Fit, Stamps, allowed_by, chi2_of, fit_stamps, gaussian_stamp, stamp_equations
+from .fit_stamps import Fit, allowed_by, chi2_of, fit_stamps, gaussian_stamp, stamp_equations
 from .kernel import Basis, Kernel, n_terms
 from .point_source import PartSources as PartSources
 from .point_source import PointSource as PointSource
@@ -83,7 +83,7 @@ def subtract(science: Frame, template: Frame, *, config: Subtract) -> Difference
     pair = _pair(science, template, convolve_template, config)
     x, y = _stamp_places(science, pair.half + pair.half_width, pair.unknown, config)
     basis, lowered = _basis(pair.half_width, len(x), config)
-    fit, stamps, held_out = _kernel(science, pair, x, y, basis, config)
+    fit, n_stamps, held_out = _kernel(science, pair, x, y, basis, config)
     _check(science.id, held_out, config)
     kernel = basis.kernel(fit.coefficients, science.shape)
 
@@ -107,7 +107,7 @@ def subtract(science: Frame, template: Frame, *, config: Subtract) -> Difference
         "half_width": basis.half_width,
         "degree": basis.degree,
         "lowered": lowered,
-        "n_stamps": len(stamps),
+        "n_stamps": n_stamps,
         "n_used": int(fit.used.sum()),
         "chi2": round(float(np.median(fit.chi2[fit.used])), 4),
         "held_out_chi2": round(held_out, 4),
@@ -176,10 +176,10 @@ def _filled_variance(frame: Frame, lost: NDArray[np.bool_]) -> Pixels:
 
 def _kernel(
     science: Frame, pair: _Pair, x: Rows, y: Rows, basis: Basis, config: Subtract
-) -> tuple[Fit, Stamps, float]:
-    """The fit, the stamps, and the median reduced chi-square of stamps that a fit had not seen."""
+) -> tuple[Fit, int, float]:
+    """The fit, how many stamps, and the median reduced chi-square of stamps that a fit had not seen."""
     stamps = stamp_equations(
-        pair.target, pair.image, _smooth(pair.target_variance), _smooth(pair.image_variance), ~pair.unknown,
+        pair.target, pair.image, pair.target_variance, pair.image_variance, ~pair.unknown,
         x, y, half=pair.half, half_width=basis.half_width, image_share=config.first_noise,
     )  # fmt: skip
     shape, correlation = science.shape, pair.correlation
@@ -190,13 +190,13 @@ def _kernel(
             found = fit_fourier(pair.target, pair.image, ~pair.unknown, basis)
             chi2 = chi2_of(stamps, found.coefficients, basis, shape, correlation=correlation)
             fit = Fit(found.coefficients, np.ones(len(stamps), bool), chi2, found.condition)
-            return fit, stamps, float(np.median(chi2))
+            return fit, len(stamps), float(np.median(chi2))
         fit = fit_stamps(stamps, basis, shape, clip=config.clip, correlation=correlation, allowed=allowed)
         most = stamps.select(fit.used & ~judges)
         blind = fit_stamps(most, basis, shape, n_rounds=1, correlation=correlation, allowed=allowed)
         judged = stamps.select(judges)
         chi2 = chi2_of(judged, blind.coefficients, basis, shape, correlation=correlation)
-        return fit, stamps, float(np.median(chi2))
+        return fit, len(stamps), float(np.median(chi2))
     except LinAlgError as error:
         raise SubtractionError(
             science.id, STAGE, "not-solvable", f"the kernel's equations: {error}"
@@ -400,11 +400,6 @@ def _mask(science: Frame, template: Frame, pair: _Pair) -> NDArray[np.uint16]:
 
 def _is_resampled(frame: Frame) -> bool:
     return any(float(step.decision.get("noise_factor") or 1.0) > 1.0 for step in frame.steps)
-
-
-def _smooth(variance: Pixels) -> Pixels:
-    """The variance averaged over 5 x 5: a weight that follows a pixel's own noise biases what it weighs."""
-    return np.asarray(uniform_filter(variance, 5))
 
 
 def _sparse(image: Pixels, good: NDArray[np.bool_]) -> Pixels:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.ndimage import uniform_filter
 from scipy.signal import fftconvolve
 
 from ..frame import unit_coordinates
@@ -32,6 +33,7 @@ Pixels = NDArray[np.float32]
 RIDGE = 1e-9  # of the mean of the diagonal: what no star says stays small
 N_REFINED = 1  # times that the noise's pull on the kernel is taken back
 _LEAST_VARYING = 1e-3  # of the ratio: places that a kernel may hold less of are the same all over a frame
+_SMOOTHED = 5  # pixels a side, over which variances are averaged
 PULL_SMOOTHING = 0.8  # pixels, sigma
 _CHUNK = 16  # stamps whose normal matrices are added at a time
 
@@ -87,11 +89,11 @@ def stamp_equations(
 ) -> Stamps:
     """Return the normal equations of stamps of side 2 ``half`` + 1 at pixels (x, y).
 
-    All images are (ny, nx) and in electrons, the variances (of uncorrelated noise, smooth: a weight that
-    follows a pixel's own noise biases what it weighs) in electrons². A pixel weighs 1 / (target_variance +
-    image_share * image_variance). ``good`` says which pixels of the target may be compared: it is false
-    wherever a bad pixel of the image is within ``half_width``. Stamps reach ``half`` plus ``half_width``
-    pixels, which must be inside the frame.
+    All images are (ny, nx) and in electrons, the variances (of uncorrelated noise) in electrons². They are
+    averaged over 5 x 5 pixels, since a weight that follows a pixel's own noise biases what it weighs; then a
+    pixel weighs 1 / (target_variance + image_share * image_variance). ``good`` says which pixels of the
+    target may be compared: it is false wherever a bad pixel of the image is within ``half_width``. Stamps
+    reach ``half`` plus ``half_width`` pixels, which must be inside the frame.
     """
     side, w, width = 2 * half_width + 1, half_width, 2 * half + 1
     n, n_all = len(x), side * side
@@ -105,7 +107,10 @@ def stamp_equations(
         here = np.s_[y[i] - half : y[i] + half + 1, x[i] - half : x[i] + half + 1]
         around = np.s_[y[i] - half - w : y[i] + half + w + 1, x[i] - half - w : x[i] + half + w + 1]
         use = good[here]
-        noise = np.where(use, target_variance[here] + image_share * image_variance[here], np.inf)
+        of_target = uniform_filter(target_variance[here], _SMOOTHED)
+        of_image = uniform_filter(image_variance[around], _SMOOTHED)
+        inner = of_image[w : w + width, w : w + width]
+        noise = np.where(use, of_target + image_share * inner, np.inf)
         weight = 1.0 / noise
         root = np.sqrt(weight)
         # a row for each place, of the image as that place shifts it; the last for a constant
@@ -120,8 +125,8 @@ def stamp_equations(
         vector[i, 1:-1] = product[others] - product[centre]
         square[i] = weighted @ weighted
         n_pixels[i] = np.count_nonzero(use)
-        target_noise[i] = np.sum(weight * np.where(use, target_variance[here], 0.0))
-        image_noise[i] = np.einsum("abij,ij->ab", _shifted(image_variance[around], width), weight).ravel()
+        target_noise[i] = np.sum(weight * np.where(use, of_target, 0.0))
+        image_noise[i] = np.einsum("abij,ij->ab", _shifted(of_image, width), weight).ravel()
 
     for i in range(n):  # not in threads: those of linear algebra would wait for each other
         one(i)

@@ -145,16 +145,17 @@ def matched_filter(whitened: Any, variance: Any, known: Any, filters: list[TileF
     score = flux sqrt(sum p² / V). NaN where not ``known``.
     """
     xp = namespace(whitened)
-    usable = known & (variance > 0)
-    one_each, nothing = xp.ones_like(variance), xp.zeros_like(variance)
-    weight = xp.where(usable, 1.0 / xp.where(usable, variance, one_each), nothing)
-    weighted = whitened * weight
     score, flux = xp.empty_like(whitened), xp.empty_like(whitened)
 
     def one(here: TileFilter) -> None:
         place, point = here.place, here.point[::-1, ::-1]
-        signal = _convolved(weighted, place, point)
-        power = _convolved(weight, place, np.square(point))
+        around, spread, use = (
+            with_margin(plane, *place, point.shape[0] // 2) for plane in (whitened, variance, known)
+        )
+        use = use & (spread > 0)
+        weight = xp.where(use, 1.0 / xp.where(use, spread, xp.ones_like(spread)), xp.zeros_like(spread))
+        signal = _inner(around * weight, point)
+        power = _inner(weight, np.square(point))
         told = known[place] & (power > 0)
         root = xp.sqrt(xp.where(told, power, xp.ones_like(power)))
         unknown = xp.full_like(power, xp.nan)
@@ -170,12 +171,12 @@ def sky_colour(whitened: Pixels, variance: Pixels, known: Bools) -> Floats | Non
 
     Lags without a significant correlation are 0. Pixels above 4 sigma, which may be sources, do not count.
     """
-    z = np.where(known, whitened / np.sqrt(np.where(variance > 0, variance, 1)), 0).astype(np.float32)
-    use = known & (np.abs(z) < 4)
     products, pairs = 0.0, 0.0
     n, reach = 2 * MAX_LAG + 1, MAX_LAG
-    for place in _sample_of(tiles(z.shape, 512), 4):
-        part, inside = np.where(use[place], z[place], 0), use[place].astype(np.float32)
+    for place in _sample_of(tiles(whitened.shape, 512), 4):
+        z = whitened[place] / np.sqrt(np.where(variance[place] > 0, variance[place], 1))
+        use = known[place] & (np.abs(z) < 4)
+        part, inside = np.where(use, z, 0).astype(np.float32), use.astype(np.float32)
         size = tuple(next_fast_len(side + reach, real=True) for side in part.shape)
         corner = np.ix_(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
         for image, add in ((part, True), (inside, False)):
@@ -248,11 +249,14 @@ def _sample_of(places: object, n: int) -> list[Slices]:
 
 def _convolved(image: Any, place: Slices, kernel: Floats) -> Any:
     """A tile of ``image`` convolved with a kernel of odd sides; outside counts as 0."""
-    rows, columns = place
-    half, fft = kernel.shape[0] // 2, fft_of(namespace(image))
-    piece = with_margin(image, rows, columns, half)
+    return _inner(with_margin(image, *place, kernel.shape[0] // 2), kernel)
+
+
+def _inner(piece: Any, kernel: Floats) -> Any:
+    """A convolution with a kernel of odd sides, where it does not reach out of the piece."""
+    reach, fft = kernel.shape[0] - 1, fft_of(namespace(piece))
     ny, nx = piece.shape
     size = next_fast_len(ny, real=True), next_fast_len(nx, real=True)
     transform = fft.fft(fft.rfft(piece, n=size[1], axis=1), n=size[0], axis=0)
-    back = fft.ifft(transform * spectrum(kernel, size, image), axis=0)[2 * half : ny, :]
-    return fft.irfft(back, n=size[1], axis=1)[:, 2 * half : nx]
+    back = fft.ifft(transform * spectrum(kernel, size, piece), axis=0)[reach:ny, :]
+    return fft.irfft(back, n=size[1], axis=1)[:, reach:nx]
