@@ -192,11 +192,11 @@ def _kernel(
             fit = Fit(found.coefficients, np.ones(len(stamps), bool), chi2, found.condition)
             return fit, len(stamps), float(np.median(chi2))
         fit = fit_stamps(stamps, basis, shape, clip=config.clip, correlation=correlation, allowed=allowed)
-        most = stamps.select(fit.used & ~judges)
-        blind = fit_stamps(most, basis, shape, n_rounds=1, correlation=correlation, allowed=allowed)
-        judged = stamps.select(judges)
-        chi2 = chi2_of(judged, blind.coefficients, basis, shape, correlation=correlation)
-        return fit, len(stamps), float(np.median(chi2))
+        blind = fit_stamps(
+            stamps, basis, shape, n_rounds=1, correlation=correlation, allowed=allowed,
+            among=fit.used & ~judges,
+        )  # fmt: skip
+        return fit, len(stamps), float(np.median(blind.chi2[judges]))
     except LinAlgError as error:
         raise SubtractionError(
             science.id, STAGE, "not-solvable", f"the kernel's equations: {error}"

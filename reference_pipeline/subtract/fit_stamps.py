@@ -172,16 +172,19 @@ def fit_stamps(
     n_rounds: int = 6,
     correlation: Floats | None = None,
     allowed: Floats | None = None,
+    among: NDArray[np.bool_] | None = None,
 ) -> Fit:
     """Return the coefficients of ``basis`` that fit most of the stamps best.
 
     A stamp whose reduced chi-square is ``clip`` robust sigmas above the others' (of its logarithm) is left
     out, until no more are. ``correlation`` is the autocorrelation of the image's noise, (odd, odd) with 1 in
     the middle; None: white. ``allowed`` is how far each coefficient may be from 0 where the stamps do not
-    say better (n_coefficients,), one sigma, 0: not at all, inf: anywhere; None: all anywhere. Raises
-    LinAlgError when the equations cannot be solved.
+    say better (n_coefficients,), one sigma, 0: not at all, inf: anywhere; None: all anywhere.
+    ``among`` says which stamps may be used, (n,); None: all. Raises LinAlgError when the equations cannot be
+    solved.
     """
-    used = stamps.n_pixels > 0
+    usable = stamps.n_pixels > 0 if among is None else (stamps.n_pixels > 0) & among
+    used = usable
     if not used.any():
         raise LinAlgError("no stamp has a usable pixel")
     terms = _Terms.of(stamps, basis, shape)
@@ -201,7 +204,7 @@ def fit_stamps(
         log = np.log(np.maximum(chi2, 1e-12))
         middle = np.median(log[used])
         sigma = max(1.4826 * float(np.median(np.abs(log[used] - middle))), 0.05)
-        keep = (stamps.n_pixels > 0) & (log < middle + clip * sigma)
+        keep = usable & (log < middle + clip * sigma)
         if np.array_equal(keep, used):
             break
         used = keep

@@ -1,10 +1,12 @@
 """What a difference is worth: noise as it says, fluxes without bias, also where frames were resampled."""
 
 import pickle
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.table import vstack
 from numpy.testing import assert_allclose
 from scipy.ndimage import convolve, map_coordinates, shift
 from scipy.stats import norm
@@ -13,6 +15,7 @@ from star_field import Catalogue, Truth, add_stars, make_frame, random_stars
 from reference_pipeline.config import Photometry, PsfFit, Sources, Subtract
 from reference_pipeline.errors import SubtractionError
 from reference_pipeline.frame import MaskBit, Step
+from reference_pipeline.psf import Psf
 from reference_pipeline.reduce.photometry import calibrate_photometry
 from reference_pipeline.reduce.psf import fit_psf
 from reference_pipeline.reduce.sources import find_sources
@@ -414,3 +417,36 @@ def test_frames_of_odd_sizes_and_the_psf_of_the_difference(quiet):
     assert side % 2 == 1
     assert psf.sum() == pytest.approx(1.0)
     assert np.unravel_index(np.argmax(psf), psf.shape) == (side // 2, side // 2)
+
+
+@pytest.mark.slow
+def test_beside_frames_and_difference_only_a_part_is_in_memory(quiet):
+    science, template = quiet
+    config = Subtract(half_width=5, min_snr=10, min_stamps=4)
+    tile = (270, 330)
+
+    def peak(factor):
+        """Bytes beyond the difference's own, of frames so many times as high."""
+        big, reference = (tall(frame, factor) for frame in (science, template))
+        tracemalloc.start()
+        found = subtract_in_parts(big, reference, config=config, tile=tile)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        own = (found.data, found.variance, found.mask, found.whitened, found.score, found.flux)
+        return most - sum(plane.nbytes for plane in own)
+
+    assert peak(5) < 1.1 * peak(2)
+
+
+def tall(frame, factor):
+    """Copies of a frame above each other."""
+    ny = frame.shape[0]
+    tables = []
+    for i in range(factor):
+        table = frame.sources.copy()
+        table["y"] += i * ny
+        tables.append(table)
+    planes = {name: np.tile(getattr(frame, name), (factor, 1)) for name in ("data", "variance", "mask")}
+    psf = Psf(frame.psf.images[:1], 0, frame.psf.oversampling, planes["data"].shape)
+    background = np.tile(frame.background, (factor, 1))
+    return replace(frame, **planes, background=background, psf=psf, sources=vstack(tables))
