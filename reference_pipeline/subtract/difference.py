@@ -84,7 +84,7 @@ def subtract(science: Frame, template: Frame, *, config: Subtract) -> Difference
     x, y = _stamp_places(science, pair.half + pair.half_width, pair.unknown, config)
     basis, lowered = _basis(pair.half_width, len(x), config)
     fit, n_stamps, held_out = _kernel(science, pair, x, y, basis, config)
-    _check(science.id, held_out, config)
+    _check(science.id, fit, held_out, config)
     kernel = basis.kernel(fit.coefficients, science.shape)
 
     sign = 1.0 if convolve_template else -1.0
@@ -303,7 +303,13 @@ def _score(
     }  # fmt: skip
 
 
-def _check(frame_id: str, held_out: float, config: Subtract) -> None:
+def _check(frame_id: str, fit: Fit, held_out: float, config: Subtract) -> None:
+    n_used = int(fit.used.sum())
+    if n_used < config.min_stamps:
+        raise SubtractionError(
+            frame_id, STAGE, "not-trusted",
+            f"{n_used} of {len(fit.used)} stamps agree with one kernel, need {config.min_stamps}",
+        )  # fmt: skip
     if not held_out <= config.max_chi2:
         raise SubtractionError(
             frame_id, STAGE, "not-trusted",
