@@ -60,6 +60,7 @@ class Camera(Config):
     gain: float = Field(gt=0)  # electrons per ADU
     read_noise: float = Field(ge=0)  # electrons
     saturation: float = Field(gt=0)  # ADU, raw
+    pedestal: float = 0.0  # ADU that no light made, in a frame without overscan
     raw_shape: tuple[int, int] | None = None  # (ny, nx); None: any
     overscan: str | None = None
     trim: str | None = None

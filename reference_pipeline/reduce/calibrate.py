@@ -40,7 +40,7 @@ def calibrate(raw: RawFrame, masters: Masters, *, camera: Camera, config: Calibr
     where = areas(raw.id, raw.header, (raw.data.shape[0], raw.data.shape[1]), camera)
     bias, dark, flat = _fitting(raw, masters, where, config)
     try:
-        level = overscan_level(raw.data, where, config.overscan)
+        level = overscan_level(raw.data, where, config.overscan, pedestal=camera.pedestal)
     except ValueError as error:
         raise CalibrationError(raw.id, _STAGE, "overscan", str(error)) from error
     gain = header_number(raw.header, camera.keywords.gain, camera.gain)

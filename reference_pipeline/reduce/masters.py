@@ -263,15 +263,16 @@ def read_masters(paths: Sequence[Path]) -> Masters:
     return Masters(bias, dark, flats)
 
 
-def overscan_level(data: Any, where: Areas, mode: str) -> Floats:
+def overscan_level(data: Any, where: Areas, mode: str, *, pedestal: float = 0.0) -> Floats:
     """Return the overscan of a raw frame as float32 that broadcasts over its imaging area.
 
-    ``mode`` "line": the median of each line, (ny, 1); "column": of each column, (1, nx); "none": 0.
+    ``mode`` "line": the median of each line, (ny, 1); "column": of each column, (1, nx); "none": as where
+    there is no overscan, the camera's ``pedestal`` (ADU): what is left of it would count as shot noise.
     ``data`` is the raw array or anything sliced like one. Raises ValueError where the overscan does not
     run along the whole imaging area.
     """
     if where.overscan is None or mode == "none":
-        return np.zeros((1, 1), np.float32)
+        return np.full((1, 1), pedestal, np.float32)
     axis = 1 if mode == "line" else 0
     span, given = where.imaging[1 - axis], where.overscan[1 - axis]
     if given.start > span.start or given.stop < span.stop:
@@ -355,7 +356,7 @@ def _source(path: Path, kind: MasterKind, camera: Camera, config: Calibrate) -> 
         where = areas(exposure.id, image.header, (shape[0], shape[1]), camera)
         data = image.section if len(image.shape) == 2 else np.asarray(image.data).reshape(shape)
         try:
-            level = overscan_level(data, where, config.overscan)
+            level = overscan_level(data, where, config.overscan, pedestal=camera.pedestal)
         except ValueError as error:
             raise CalibrationError(exposure.id, _STAGE, "overscan", str(error)) from error
         gain = header_number(image.header, camera.keywords.gain, camera.gain)
