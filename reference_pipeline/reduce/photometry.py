@@ -37,6 +37,7 @@ Floats = NDArray[np.float64]
 
 _MAG = 2.5 / np.log(10.0)  # magnitudes per relative flux
 _GROWTH_STARS = 300  # the brightest tell the wings; more only cost time
+_FINE_STEP = 0.3  # sigmas: smaller steps of digitization do not show
 
 
 @dataclass(frozen=True)
@@ -266,11 +267,24 @@ def limiting_magnitude(frame: Frame, *, n_sigma: float = 5.0) -> float:
 
 
 def background_rms(frame: Frame) -> float:
-    """Return the rms of the background (electrons per pixel), clipped so that stars do not count."""
+    """Return the rms of the background (electrons per pixel), clipped so that stars do not count.
+
+    Whole ADU that are not much smaller than the noise make quantiles jump: they are blurred by one ADU first,
+    whose variance, 1/12, is taken off again.
+    """
     step = max(1, int(np.sqrt(frame.data.size / 1e6)))
     part = np.s_[step // 2 :: step, step // 2 :: step]
     values = background_subtracted(frame, part)
     values = values[((frame.mask[part] & int(UNUSABLE | MaskBit.TRAIL)) == 0) & np.isfinite(values)]
+    sigma = _sigma_of_sky(values)
+    if frame.gain <= _FINE_STEP * sigma:
+        return sigma
+    blur = frame.gain * np.random.default_rng(0).uniform(-0.5, 0.5, len(values))
+    return float(max(_sigma_of_sky(values + blur) ** 2 - frame.gain**2 / 12, 0.0) ** 0.5)
+
+
+def _sigma_of_sky(values: NDArray[Any]) -> float:
+    sigma = 0.0
     for _ in range(10):
         # Stars only add: the half below the median is the sky's
         median = np.median(values)

@@ -559,6 +559,11 @@ def _step(
     inside = (i >= 0) & (i < ny) & (j >= 0) & (j < nx)
     used = near & inside
     used[used] = usable[i[used], j[used]]
+    n_pixels = used.sum(axis=(1, 2))
+    is_measured = n_pixels >= 6  # three parameters, and something to judge them by
+    used &= is_measured[
+        :, None, None
+    ]  # fewer would not be told from each other, and make the matrix singular
     owner = np.broadcast_to(np.arange(n)[:, None, None], used.shape)[used]
     pixel, index = np.unique(i[used].astype(np.int64) * nx + j[used], return_inverse=True)
     pi, pj = pixel // nx, pixel % nx
@@ -578,14 +583,13 @@ def _step(
     # The prior keeps a place from wandering to a neighbour or, for a faint source, to a peak of the noise
     prior = np.zeros(3 * n)
     prior[1::3] = prior[2::3] = 1.0 / _POSITION_PRIOR**2
-    prior[0::3] = 1e-12 + 1e-9 * matrix.diagonal()[0::3]
+    prior += 1e-12 + 1e-9 * matrix.diagonal()
+    prior[0::3][~is_measured] = 1.0
     pull = np.zeros(3 * n)
     pull[1::3], pull[2::3] = x0[rows] - x[rows], y0[rows] - y[rows]
     right = right + prior * pull
     matrix = matrix + coo_matrix((prior, (np.arange(3 * n), np.arange(3 * n)))).tocsc()
     change = np.asarray(spsolve(matrix, right)).reshape(n, 3)
-    n_pixels = np.bincount(owner, minlength=n)
-    is_measured = n_pixels >= 6  # three parameters, and something to judge them by
     change[~is_measured] = 0.0
     change[:, 1:] = np.clip(change[:, 1:], -0.5, 0.5)
     error = np.full(n, np.nan)
