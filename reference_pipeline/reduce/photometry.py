@@ -283,7 +283,7 @@ def background_rms(frame: Frame) -> float:
     return float(max(_sigma_of_sky(values + blur) ** 2 - frame.gain**2 / 12, 0.0) ** 0.5)
 
 
-def _sigma_of_sky(values: NDArray[Any]) -> float:
+def _sigma_of_sky(values: NDArray[np.float32]) -> float:
     sigma = 0.0
     for _ in range(10):
         # Stars only add: the half below the median is the sky's
