@@ -79,8 +79,8 @@ REASONS: dict[str, str] = {  # word -> what it means, and what can be done
     "too-many": "More candidates than any sky has (`detect.max_candidates`): the subtraction failed.",
     "alert-refused": "An alert does not hold against the specification; a defect of this software.",
     "not-solvable": "The stamps do not determine the matching kernel (`subtract.degree`).",
-    "not-trusted": "Stamps that the kernel was not fitted to do not subtract well (`subtract.max_chi2`), or fewer "
-    "than `subtract.min_stamps` agree: a misaligned template, or another band.",
+    "not-trusted": "Stamps that the kernel was not fitted to do not subtract well (`subtract.max_chi2`), or "
+    "fewer than `subtract.min_stamps` agree: a misaligned template, or another band.",
 }
 
 REJECTIONS: dict[str, str] = {  # of calibration frames, beside the reasons above

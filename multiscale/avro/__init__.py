@@ -6,7 +6,7 @@ them, but for logical types, of which they hold the number or bytes that were se
 """
 
 from .body import AnySchema, Schema, decode_body, encode_body
-from .container import ContainerReader, Form, detect, read_container, write_container
+from .container import ContainerReader, Form, container_of, detect, read_container, write_container
 from .messages import (
     MessageReader,
     confluent_id,
@@ -27,6 +27,7 @@ __all__ = [
     "MessageReader",
     "read_container",
     "write_container",
+    "container_of",
     "read_messages",
     "detect",
     "decode_body",

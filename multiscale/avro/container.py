@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
+from ..atomic import replacing
 from ..errors import SchemaError, StampError, WireError
 from ..schema import repair_schema
 from .body import AnySchema, Schema, check_resolution, decode_part, encode_body, make_ready, resolve
@@ -175,9 +176,35 @@ def write_container(
     check_codec(codec)
     header = _header(ready.plain_json(), codec)
     if isinstance(target, str | Path):
-        with _whole_file(Path(target)) as file:
+        with replacing(target, sync=True) as partial, partial.open("xb") as file:
             return _write(file, ready, records, codec, header)
     return _write(target, ready, records, codec, header)
+
+
+def container_of(schema: AnySchema, bodies: Iterable[bytes]) -> bytes:
+    """Return the Avro container of records that are bytes already (:func:`encode_body`), uncompressed.
+
+    The same bodies give the same bytes: the sync marker, which Avro wants to be unlikely in the data, is made
+    of a digest of header and data, where :func:`write_container` draws it by chance.
+    """
+    header = _header(Schema.of(schema).plain_json(), "null")
+    blocks = [_long(n) + _sized(data) for n, data in _grouped(bodies)]
+    sync = hashlib.sha256(header + b"".join(blocks)).digest()[:_SYNC_SIZE]
+    return b"".join([header, sync, *(part for block in blocks for part in (block, sync))])
+
+
+def _grouped(bodies: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the blocks that records go into: how many, and their bytes."""
+    block: list[bytes] = []
+    size = 0
+    for body in bodies:
+        block.append(body)
+        size += len(body)
+        if size >= _BLOCK:
+            yield len(block), b"".join(block)
+            block, size = [], 0
+    if block:
+        yield len(block), b"".join(block)
 
 
 def _write(
@@ -185,49 +212,21 @@ def _write(
 ) -> int:
     sync = os.urandom(_SYNC_SIZE)
     file.write(header + sync)
-    n = 0
-    block: list[bytes] = []
-    size = 0
+    n_written = 0
 
-    def end_block() -> None:
-        data = compress(codec, b"".join(block))
-        file.write(_long(len(block)) + _long(len(data)) + data + sync)
+    def bodies() -> Iterator[bytes]:
+        nonlocal n_written
+        for n, record in enumerate(records):
+            try:
+                body = encode_body(schema, record)
+            except StampError as error:
+                raise error.within(f"packet {n}") from None
+            n_written = n + 1
+            yield body
 
-    for record in records:
-        try:
-            block.append(encode_body(schema, record))
-        except StampError as error:
-            raise error.within(f"packet {n}") from None
-        n += 1
-        size += len(block[-1])
-        if size >= _BLOCK:
-            end_block()
-            block, size = [], 0
-    if block:
-        end_block()
-    return n
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` at the end, or vanishes on an error."""
-    temporary = path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}.partial")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    with suppress(OSError):  # the new name itself, where folders can be synced
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    for n, data in _grouped(bodies()):
+        file.write(_long(n) + _sized(compress(codec, data)) + sync)
+    return n_written
 
 
 def _header(schema: Mapping[str, Any], codec: str) -> bytes:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiscale import Cutout, Geometry, Placement, encode_cutouts, profile
-from multiscale.avro import ContainerReader, Schema, encode_body, read_container
+from multiscale.atomic import replacing
+from multiscale.avro import ContainerReader, Schema, container_of, encode_body, read_container
 from multiscale.errors import StampError
 from multiscale.packet import EMBEDDED_FIELD
 from multiscale.schema import load_schema
@@ -29,7 +30,6 @@ from ..difference_products import FOLDER, file_stem
 from ..errors import ConfigError, FileError
 from ..frame import UNUSABLE, Exposure, Frame, MaskBit
 from ..reduce.photometry import background_rms
-from .container import container_bytes, write_whole
 
 if TYPE_CHECKING:
     from ..subtract.difference import Difference
@@ -220,7 +220,11 @@ def write_cutouts(path: Path, made: Mapping[int, Cutout], *, exposure: Exposure,
         }
         for number, cutout in sorted(made.items())
     )
-    return write_whole(path, container_bytes(_schema(), (encode_body(_schema(), r) for r in records)))
+    content = container_of(_schema(), (encode_body(_schema(), record) for record in records))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, sync=True) as partial:
+        partial.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_cutouts(path: Path, *, digest: str | None = None) -> dict[int, Cutout]:

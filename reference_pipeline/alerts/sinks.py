@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from multiscale import SPEC_VERSION, StampError
+from multiscale.atomic import replacing
+from multiscale.avro import container_of
 from multiscale.avro.container import CONFLUENT_MAGIC
 
 from ..difference_products import file_stem
 from ..errors import ConfigError
-from .container import container_bytes, write_whole
 from .packet import alert_schema, packet_body
 
 FOLDER = "alerts"
@@ -85,9 +86,10 @@ class FileSink:
         """Write the file."""
         try:
             bodies = [packet_body(packet.data) for packet in batch.packets]
-            write_whole(
-                self.path_of(batch.branch, batch.exposure_id), container_bytes(alert_schema(), bodies)
-            )
+            path = self.path_of(batch.branch, batch.exposure_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path, sync=True) as partial:
+                partial.write_bytes(container_of(alert_schema(), bodies))
         except OSError as error:
             return Receipt(frozenset(), f"{self.path_of(batch.branch, batch.exposure_id)}: {error}", True)
         except StampError as error:  # a packet of another schema
