@@ -83,7 +83,7 @@ def _until(events: list[Event]) -> dict[str, float]:
                 ),
                 2,
             )
-    return ends
+    return dict(sorted(ends.items(), key=lambda item: item[1]))
 
 
 def _table(events: list[Event]) -> list[dict[str, Any]]:

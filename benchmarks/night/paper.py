@@ -17,6 +17,7 @@ PAPER = {"reduction": "17", "QIP": "60", "DIP": "300 to 600"}  # s: Sun+ 2022, 2
 WAITING = {"reduction of the night", "wait: reduction's processes"}  # no work of their own
 AFTER = {"light curves"}  # once the alerts are out
 _SHARED = "main process"
+PARTS = (_SHARED, "reduction", "qip", "dip")
 _AT_FULL_SIZE = {  # step -> the words of reduction_fullsize
     "calibrate": "calibrate", "cosmic rays": "cosmic_rays", "trails": "trails", "sources": "sources",
     "astrometry": "astrometry", "photometry": "photometry", "quality": "quality", "PSF": "psf",
@@ -42,6 +43,7 @@ def on_paper(small: dict[str, Any], small_size: int, run: dict[str, Any], size: 
                 "measured_full_s": _measured(part, step),
             }
         )  # fmt: skip
+    rows.sort(key=lambda row: PARTS.index(row["part"]))  # in each, in the order of time
     return {
         "pixels": FULL, "pixels_binned": BINNED, "sizes": (small_size, size), "steps": rows, "paper_s": PAPER,
         "totals_s": {
@@ -73,10 +75,10 @@ def _measured(part: str, step: str) -> float | None:
 
 def _totals(rows: list[dict[str, Any]], cost: Any) -> dict[str, float]:
     """Seconds until a frame is calibrated and each branch's alerts are out, one core for each branch."""
-    parts = {part: sum(cost(r) for r in rows if r["part"] == part) for part in {r["part"] for r in rows}}
+    parts = {part: sum(cost(r) for r in rows if r["part"] == part) for part in PARTS}
     calibrated = parts[_SHARED] + parts["reduction"]
     out = {"calibrated": round(calibrated, 1)}
-    return out | {f"{b}: delivered": round(calibrated + parts[b], 1) for b in ("qip", "dip") if b in parts}
+    return out | {f"{b}: delivered": round(calibrated + parts[b], 1) for b in ("qip", "dip")}
 
 
 def table(paper: dict[str, Any]) -> str:
