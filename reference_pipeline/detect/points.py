@@ -3,9 +3,9 @@
 A flux is that of least squares on the pixels of the difference within 1.5 FWHM, f = (sum w p d) / (sum w p²),
 with the point source p drawn at its own place within the pixel, so that no flux is lost to the pixels' phase,
 and the weight w = 1 / variance, the variance averaged over a FWHM or so: a weight that follows the noise of
-its own pixel biases what it weighs. The errors are those of this sum under the noise that the difference has:
-its variance pixel by pixel, and the correlation of neighbours as measured on its sky, which the matching
-kernel and a resampling leave.
+its own pixel biases what it weighs. The errors are those of this sum under the noise of both frames
+(noise.py), and of the PSF: by what part of themselves the fluxes of the frame's stars, measured with it,
+scatter beyond their noise, any other flux is uncertain too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
-from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from ..errors import DetectionError
@@ -26,6 +25,7 @@ from ..psf import Psf, exponents
 from ..reduce.psf import psf_stamps
 from ..subtract.difference import BAD, Difference
 from ..subtract.point_source import PointSource
+from .noise import covariance_of_sums, noise_covariance
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -33,8 +33,6 @@ Bools = NDArray[np.bool_]
 STAGE = "detect"
 _BATCH = 512  # places whose stamps are in memory together
 _RADIUS = 1.5  # FWHM, of the pixels that a flux is measured on
-_REACH = 10  # pixels, lags over which noise is taken to be correlated
-_TILE = 512  # pixels a side, of the samples of the sky
 _SETTLED = 0.005  # pixels: the next step, the square of this one or so, would be none
 _FAINT = 3.0  # errors of places grow by 1 + 3 / snr² over Fisher's: measured, 7 % at S/N 6, 1 % at 15
 _MIN_INFORMATION = 0.5  # of what a source says lies on pixels that can be used; less is no flux
@@ -74,6 +72,11 @@ class PointModel:
         return max(_RADIUS * self.fwhm, 2.0)
 
     @property
+    def model_error(self) -> float:
+        """What part of itself a flux is uncertain by for the PSF."""
+        return float(self.difference.decision.get("flux_scatter") or 0.0)
+
+    @property
     def correction(self) -> float:
         """What fluxes fitted with the PSF are multiplied with to be total ones; the flux plane has it."""
         return float(self.difference.decision.get("aperture_correction") or 1.0)
@@ -85,13 +88,6 @@ def point_model(difference: Difference, science: Frame) -> PointModel:
         raise DetectionError(science.id, STAGE, "no-psf", "the science frame has no PSF")
     fwhm = effective_fwhm(difference, science)
     return PointModel(difference, science, fwhm, noise_covariance(difference, round(1.5 * fwhm)))
-
-
-def usable(difference: Difference, part: tuple[slice, slice] | None = None) -> Bools:
-    """Where a pixel of the difference says something: no bit of BAD, and not the 0 of what is not known."""
-    here = part or np.s_[:, :]
-    known = (difference.mask[here] & np.uint16(BAD)) == 0
-    return np.asarray(known & (difference.data[here] != 0) & (difference.variance[here] > 0))
 
 
 def point_images(model: PointModel, x: Floats, y: Floats, half: int) -> tuple[Floats, Floats, Floats]:
@@ -166,43 +162,6 @@ def frame_fwhm(frame: Frame) -> float:
     return float(np.median(np.asarray(table["fwhm"])[np.asarray(table["is_calibration"])]))
 
 
-def noise_covariance(difference: Difference, reach: int) -> Floats:
-    """Return the covariance of the pixels of data / sqrt(variance) by lag, from the sky of the difference.
-
-    Up to 16 tiles; without pixels far above the typical variance (stars), without outliers, and without what
-    is within ``reach`` pixels of a score of 4 sigma. The lags are [dy, dx] from -10 to 10; 1 at lag 0 and 0
-    elsewhere for white noise of the variance that is given.
-    """
-    side = 2 * _REACH + 1
-    products, pairs = np.zeros((side, side)), np.zeros((side, side))
-    ny, nx = difference.data.shape
-    for top in _starts(ny):
-        for left in _starts(nx):
-            part = np.s_[top : top + _TILE, left : left + _TILE]
-            good = usable(difference, part)
-            if not good.any():
-                continue
-            variance = difference.variance[part]
-            good &= variance < 1.5 * np.median(variance[good])
-            with np.errstate(invalid="ignore"):
-                is_source = np.abs(difference.score[part]) > 4.0
-            good &= ~maximum_filter(is_source, 2 * reach + 1)
-            if not good.any():
-                continue
-            z = difference.data[part] / np.sqrt(np.where(good, variance, 1.0))
-            middle = np.median(z[good])
-            sigma = 1.4826 * np.median(np.abs(z[good] - middle))
-            good &= np.abs(z - middle) < 4.0 * sigma
-            z = np.where(good, z - middle, 0.0)
-            products += _autocorrelation(z)
-            pairs += _autocorrelation(good.astype(float))
-    if pairs[_REACH, _REACH] < 1000:  # too little sky to learn from
-        white = np.zeros((side, side))
-        white[_REACH, _REACH] = 1.0
-        return white
-    return products / np.maximum(pairs, 1.0)
-
-
 def fit_fluxes(model: PointModel, x: Floats, y: Floats) -> Points:
     """Return the fluxes of point sources at given places."""
     return _in_batches(model, x, y, n_rounds=0)
@@ -234,7 +193,7 @@ def separate(model: PointModel, points: Points) -> Points:
         left = replace(model, difference=_without(model, x[rows], y[rows], flux[rows]))
         for begin in range(0, len(rows), _BATCH):
             part = rows[begin : begin + _BATCH]
-            design, weight, data, _ = _equations(left, x[part], y[part])
+            design, weight, data = _equations(left, x[part], y[part])
             design[:, 1:] *= flux[part, None, None, None]
             change = np.clip(_solve(design, weight, data), [-np.inf, -0.3, -0.3], [np.inf, 0.3, 0.3])
             flux[part] += change[:, 0]
@@ -284,7 +243,7 @@ def _fit(model: PointModel, x0: Floats, y0: Floats, n_rounds: int) -> Points:
     reach = max(1.0, 0.5 * model.fwhm)
     is_moving = np.ones(len(x), bool)
     for _ in range(n_rounds):
-        design, weight, data, _ = _equations(model, x[is_moving], y[is_moving])
+        design, weight, data = _equations(model, x[is_moving], y[is_moving])
         change = _solve(design, weight, data)
         step = np.clip(change[:, 1:] / np.where(change[:, :1] == 0, np.inf, change[:, :1]), -0.5, 0.5)
         moved_x = np.clip(x[is_moving] + step[:, 0], x0[is_moving] - reach, x0[is_moving] + reach)
@@ -294,7 +253,7 @@ def _fit(model: PointModel, x0: Floats, y0: Floats, n_rounds: int) -> Points:
         is_moving[is_moving] = moved > _SETTLED
         if not is_moving.any():
             break
-    design, weight, data, variance = _equations(model, x, y)
+    design, weight, data = _equations(model, x, y)
     information = np.sum(np.square(design[:, 0]) * (weight > 0), axis=(1, 2))
     known = information > _MIN_INFORMATION * np.sum(np.square(design[:, 0]), axis=(1, 2))
     if n_rounds == 0:
@@ -303,13 +262,9 @@ def _fit(model: PointModel, x0: Floats, y0: Floats, n_rounds: int) -> Points:
     vector = np.einsum("naij,nij,nij->na", design, weight, data)
     inverse = np.linalg.pinv(matrix, hermitian=True)
     flux = vector[:, 0] / np.where(known, matrix[:, 0, 0], 1.0)  # at this place: the last step is not taken
-    # its own photons, where no kernel went over them, are the part of the noise that is not correlated
-    is_in_target = (flux > 0) == model.difference.is_template_convolved
-    own = np.where(is_in_target, np.abs(flux), 0.0)[:, None, None] * np.maximum(design[:, 0], 0.0)
-    own = np.minimum(own, 0.9 * variance)
-    weighted = design * weight[:, None]
-    noise = _covariance_of(weighted, variance - own, model.covariance)
-    noise += np.einsum("naij,nij,nbij->nab", weighted, own, weighted)
+    noise = covariance_of_sums(
+        model.difference, model.science, model.covariance, design * weight[:, None], x, y
+    )
     flux_err = np.sqrt(noise[:, 0, 0]) / np.where(known, matrix[:, 0, 0], 1.0)
     cov = np.full((len(x), 2, 2), np.nan)
     if n_rounds:  # the derivatives were by flux times place
@@ -318,12 +273,13 @@ def _fit(model: PointModel, x0: Floats, y0: Floats, n_rounds: int) -> Points:
         size = np.where(flux == 0, np.nan, np.abs(flux))
         widened = (1.0 + _FAINT * np.square(np.minimum(flux_err / size, 1.0))) / size
         cov = full[:, 1:, 1:] * np.square(widened)[:, None, None]
+    flux_err = np.hypot(flux_err, model.model_error * flux)
     flux, flux_err = (np.where(known, value, np.nan) for value in (flux, flux_err))
     return Points(x, y, flux, flux_err, np.where(known[:, None, None], cov, np.nan))
 
 
-def _equations(model: PointModel, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """The images and their derivatives (n, 3, s, s); weight, data, variance (n, s, s) about each place."""
+def _equations(model: PointModel, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """The images and their derivatives (n, 3, s, s); weight and data (n, s, s) about each place."""
     half = int(np.ceil(model.radius)) + 1
     design = np.stack(point_images(model, x, y, half), axis=1)
     smooth = max(1, round(0.75 * model.fwhm))  # half the side of the box that variance is averaged over
@@ -332,14 +288,14 @@ def _equations(model: PointModel, x: Floats, y: Floats) -> tuple[Floats, Floats,
         _box_mean(good.astype(float), smooth), 1e-9
     )
     cut = slice(smooth, -smooth)
-    data, variance, average = (a[:, cut, cut] for a in (data, variance, average))
+    data, average = (a[:, cut, cut] for a in (data, average))
     good = good[:, cut, cut]
     side = np.arange(-half, half + 1)
     dy = side[:, None] - (y - np.rint(y))[:, None, None]
     dx = side[None, :] - (x - np.rint(x))[:, None, None]
     used = good & (np.hypot(dx, dy) <= model.radius)
     weight = np.where(used, 1.0 / np.where(used, average, 1.0), 0.0)
-    return design, weight, np.where(used, data, 0.0), np.where(used, variance, 0.0)
+    return design, weight, np.where(used, data, 0.0)
 
 
 def stamps_of(difference: Difference, x: Floats, y: Floats, half: int) -> tuple[Floats, Floats, Bools]:
@@ -359,31 +315,6 @@ def _solve(design: Floats, weight: Floats, data: Floats) -> Floats:
     matrix = np.einsum("naij,nij,nbij->nab", design, weight, design)
     vector = np.einsum("naij,nij,nij->na", design, weight, data)
     return np.asarray(np.einsum("nab,nb->na", np.linalg.pinv(matrix, hermitian=True), vector))
-
-
-def _covariance_of(weights: Floats, variance: Floats, covariance: Floats) -> Floats:
-    """Covariance (n, k, k) of the sums of ``weights`` (n, k, s, s) times data with that noise."""
-    side, reach = weights.shape[-1], covariance.shape[0] // 2
-    size = next_fast_len(side + reach, real=True)
-    lags = np.zeros((size, size))
-    places = np.arange(-reach, reach + 1)
-    lags[np.ix_(places, places)] = covariance
-    power = np.maximum(rfft2(lags).real, 0.0)  # what noise is left of a measured one
-    spread = rfft2(weights * np.sqrt(variance)[:, None], (size, size))
-    columns = np.full(size // 2 + 1, 2.0)  # of rfft2: all but the first, and the middle, stand for two
-    columns[0] = 1.0
-    if size % 2 == 0:
-        columns[-1] = 1.0
-    return np.asarray(
-        np.einsum("naij,nbij,ij->nab", spread, spread.conj(), power * columns, optimize=True).real / size**2
-    )
-
-
-def _autocorrelation(values: Floats) -> Floats:
-    size = tuple(next_fast_len(n + _REACH, real=True) for n in values.shape)
-    full = irfft2(np.abs(rfft2(values, size)) ** 2, size)
-    places = np.arange(-_REACH, _REACH + 1)
-    return np.asarray(full[np.ix_(places, places)])
 
 
 def _box_mean(values: Floats, half: int) -> Floats:
@@ -416,10 +347,3 @@ def _half_width(images: Floats, x: Floats, y: Floats) -> float:
     flank = (share > 0.35) & (share < 0.7)
     slope, level = np.polyfit(radius[flank], np.log(share[flank]), 1)
     return float((np.log(0.5) - level) / slope)
-
-
-def _starts(n: int) -> list[int]:
-    """Up to four evenly placed beginnings of tiles along an axis."""
-    if n <= 4 * _TILE:
-        return list(range(0, n, _TILE))
-    return [int(start) for start in np.linspace(0, n - _TILE, 4)]

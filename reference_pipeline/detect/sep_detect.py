@@ -15,7 +15,8 @@ from ..candidate import Candidate
 from ..config import Detect
 from ..errors import DetectionError
 from ..reduce.sources import detection_kernel
-from .points import STAGE, PointModel, fit_points, usable
+from .noise import usable
+from .points import STAGE, PointModel, fit_points
 from .shapes import Shapes
 
 _KERNEL_FWHM = 2.0  # pixels: SExtractor's default filter

@@ -54,6 +54,7 @@ class Difference:
 
     data: Pixels  # electrons, 0 where nothing is known
     variance: Pixels  # electrons²
+    template_variance: Pixels  # electrons² of the template, before any kernel: the frame's own plane
     mask: NDArray[np.uint16]  # MaskBit; where only a kernel's reach is bad, OFF_IMAGE or NO_DATA
     whitened: Pixels  # electrons, noise uncorrelated
     score: Pixels  # S/N of a point source at each pixel; NaN where nothing is known
@@ -98,7 +99,7 @@ def subtract(science: Frame, template: Frame, *, config: Subtract) -> Difference
     variance += pair.target_variance
     variance *= np.float32(scale**2)
     point = point_source(science, kernel, convolve_template)
-    correction = aperture_correction(science, x, y, fwhm_of(science))
+    correction, flux_scatter = aperture_correction(science, x, y, fwhm_of(science), noise_factor(science))
     whitened, score, flux, scatter = _score(data, pair, kernel, point, scale)
     flux *= np.float32(correction)
     decision: dict[str, Decision] = {
@@ -114,12 +115,14 @@ def subtract(science: Frame, template: Frame, *, config: Subtract) -> Difference
         "condition": float(f"{fit.condition:.3g}"),
         "photometric_ratio": round(kernel.ratio_at(*_middle(science.shape)), 5),
         "aperture_correction": round(correction, 5),
+        "flux_scatter": round(flux_scatter, 5),
+        "template_noise_factor": round(noise_factor(template), 4),
         "known": round(1.0 - float(pair.unknown.mean()), 5),
         **scatter,
     }
     return Difference(
-        data, variance, _mask(science, template, pair), whitened, score, flux, kernel, point,
-        convolve_template, decision, time.perf_counter() - started,
+        data, variance, template.variance, _mask(science, template, pair), whitened, score, flux,
+        kernel, point, convolve_template, decision, time.perf_counter() - started,
     )  # fmt: skip
 
 
@@ -156,7 +159,7 @@ def _pair(science: Frame, template: Frame, convolve_template: bool, config: Subt
         _pixels(image, image_bad), _pixels(target, bad),
         _filled_variance(image, image_bad), _filled_variance(target, bad),
         background_rms(image), background_rms(target), unknown, bad,
-        resampled_correlation() if _is_resampled(image) else None,
+        resampled_correlation() if noise_factor(image) > 1.0 else None,
         half_width, half_width + round(fwhm_of(target)),
         max(fwhm_of(target) ** 2 - fwhm_of(image) ** 2, _LEAST_FWHM**2) ** 0.5,
     )  # fmt: skip
@@ -404,8 +407,9 @@ def _mask(science: Frame, template: Frame, pair: _Pair) -> NDArray[np.uint16]:
     return mask
 
 
-def _is_resampled(frame: Frame) -> bool:
-    return any(float(step.decision.get("noise_factor") or 1.0) > 1.0 for step in frame.steps)
+def noise_factor(frame: Frame) -> float:
+    """What the noise of a wide sum over a resampled frame is larger by than its variances say; else 1."""
+    return max([1.0, *(float(step.decision.get("noise_factor") or 1.0) for step in frame.steps)])
 
 
 def _sparse(image: Pixels, good: NDArray[np.bool_]) -> Pixels:

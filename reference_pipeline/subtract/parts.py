@@ -77,8 +77,8 @@ def subtract_in_parts(
     where = PartSources(top, left, tuple(sources))
     decision = _decision(decisions, where, refusals)
     return Difference(
-        out.data, out.variance, out.mask, out.whitened, out.score, out.flux, tuple(kernels), where,
-        decision["convolved"] == "template", decision, time.perf_counter() - started,
+        out.data, out.variance, template.variance, out.mask, out.whitened, out.score, out.flux,
+        tuple(kernels), where, decision["convolved"] == "template", decision, time.perf_counter() - started,
     )  # fmt: skip
 
 

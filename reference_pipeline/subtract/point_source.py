@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 
@@ -18,7 +19,7 @@ from .kernel import Kernel
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-_MODEL_ERROR = 0.01  # of a star's flux by the PSF: from place to place the model is off by about that
+_LEAST_SCATTER = 0.001  # of a flux: few stars can agree by chance
 
 
 @dataclass(frozen=True)
@@ -77,35 +78,66 @@ def point_source(science: Frame, kernel: Kernel, is_template_convolved: bool) ->
     return PointSource(psf, kernel, half + kernel.half_width)
 
 
-def aperture_correction(science: Frame, x: Rows, y: Rows, fwhm: float) -> float:
-    """What fluxes measured with the PSF model are to be multiplied with, from the stars at pixels (x, y).
+def aperture_correction(
+    science: Frame, x: Rows, y: Rows, fwhm: float, noise_factor: float = 1.0
+) -> tuple[float, float]:
+    """What fluxes measured with the PSF model are to be multiplied with, from the stars at pixels (x, y), and
+    by what part of themselves they scatter beyond their noise, from star to star.
 
-    The mean of their total fluxes over those of the PSF, without outliers: the sum of a model is that of its
-    wings, which it knows least, and the model of few stars has noise. 1 before the photometry, which gives
-    total fluxes.
+    The mean of the stars' total fluxes over those of the PSF, without outliers: the sum of a model is that of
+    its wings, which it knows least, and the model of few stars has noise. The scatter is that of a PSF which
+    changes over the frame in other ways than its model. (1, 0) before the photometry, which gives total
+    fluxes. ``noise_factor`` is a resampled frame's.
     """
     table, psf = science.sources, science.psf
     assert table is not None
     assert psf is not None
     if "flux" not in table.colnames:
-        return 1.0
+        return 1.0, 0.0
     rows = cKDTree(np.stack([table["x"], table["y"]], axis=1)).query(np.stack([x, y], axis=1))[1]
     half = round(1.5 * fwhm)
     at_x, at_y = (np.asarray(table[name], float)[rows] for name in ("x", "y"))
     stamps, _, _ = psf_stamps(psf, at_x, at_y, half)
-    ratios, weights = [], []
+    ratios, variances = [], []
     for j, i, row, stamp in zip(np.rint(at_x).astype(int), np.rint(at_y).astype(int), rows, stamps):
         here = np.s_[i - half : i + half + 1, j - half : j + half + 1]
         pixels = background_subtracted(science, here)
         total, error = float(table["flux"][row]), float(table["flux_error"][row])
-        measured = float((pixels * stamp).sum() / np.square(stamp).sum())
+        squares = np.square(stamp).sum()
+        measured = float((pixels * stamp).sum() / squares)
         if total > 0 and measured > 0 and error > 0 and table["is_calibration"][row]:
+            noise = noise_factor**2 * science.variance[here]
+            own = float((np.square(stamp) * noise).sum() / squares**2)
+            common = float((stamp * noise).sum() / squares)  # photons that both of them count
             ratios.append(total / measured)
-            weights.append(1.0 / (_MODEL_ERROR**2 + (error / total) ** 2))
+            relative = (error / total) ** 2 + own / measured**2 - 2.0 * common / (total * measured)
+            variances.append(ratios[-1] ** 2 * max(relative, 0.1 * (error / total) ** 2))
     if not ratios:
-        return 1.0
-    ratio, weight = np.array(ratios), np.array(weights)
-    middle = np.median(ratio)
-    # a neighbour in the aperture, a variable galaxy: not by how far they could be for their noise
-    near = np.abs(ratio - middle) <= 3.0 / np.sqrt(weight)
-    return float(np.average(ratio[near], weights=weight[near])) if near.any() else float(middle)
+        return 1.0, 0.0
+    return _mean_and_scatter(np.array(ratios), np.array(variances))
+
+
+def _mean_and_scatter(values: Floats, variances: Floats) -> tuple[float, float]:
+    """The weighted mean, and the scatter about it beyond what ``variances`` give, without outliers.
+
+    Nothing is left out for being further off than its noise alone allows: chi-square is made one per degree
+    of freedom by the scatter. What is beyond 3 sigma then is a neighbour in the aperture, or a galaxy.
+    """
+    near = np.ones(len(values), bool)
+    mean = float(np.median(values))
+    scatter2 = max((1.4826 * float(np.median(np.abs(values - mean)))) ** 2, _LEAST_SCATTER**2)
+    for _ in range(5):
+        near = np.abs(values - mean) <= 3.0 * np.sqrt(variances + scatter2)
+        if near.sum() < 3:
+            break
+        chosen, noise = values[near], variances[near]
+        mean = float(np.average(chosen, weights=1.0 / (noise + scatter2)))
+
+        def excess(
+            scatter: float, chosen: Floats = chosen, noise: Floats = noise, mean: float = mean
+        ) -> float:
+            return float((np.square(chosen - mean) / (noise + scatter**2)).sum()) - (len(chosen) - 1)
+
+        scatter = float(brentq(excess, 0.0, 1.0, xtol=1e-6)) if excess(0.0) > 0 > excess(1.0) else 0.0
+        scatter2 = max(scatter, _LEAST_SCATTER) ** 2
+    return mean, float(np.sqrt(scatter2))

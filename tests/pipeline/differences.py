@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
@@ -94,6 +96,7 @@ def make_difference(
         template = rng.normal(0, np.sqrt(template_noise), shape)
         data -= fftconvolve(template, kernel.images[0], mode="same")
         variance = variance + template_noise * np.square(kernel.images[0]).sum()
+    target = SKY + photons
     mask = np.zeros(shape, np.uint16) if mask is None else mask
     data[mask != 0] = 0.0
     half = round(3.5 * fwhm) + 4
@@ -116,10 +119,12 @@ def make_difference(
     score, plane = (np.where(known, signal / root, np.nan) for root in (np.sqrt(power), power))
     planes = (a.astype(np.float32) for a in (whitened, score, plane))
     made = Difference(
-        data.astype(np.float32), variance.astype(np.float32), mask, *planes, kernel,
+        data.astype(np.float32), variance.astype(np.float32), np.full(shape, template_noise, np.float32),
+        mask, *planes, kernel,
         PointSource(psf, None, half), True, {}, 0.0,
     )  # fmt: skip
-    return made, science_frame(shape, psf, fwhm_of(psf))
+    frame = science_frame(shape, psf, fwhm_of(psf))
+    return made, replace(frame, variance=target.astype(np.float32))
 
 
 def flux_of(snr, psf, *, template_noise=0.0, light=0.0):

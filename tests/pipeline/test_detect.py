@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 
 from reference_pipeline.config import Cuts, Detect
 from reference_pipeline.detect.candidates import find_candidates
-from reference_pipeline.detect.points import effective_fwhm, noise_covariance
+from reference_pipeline.detect.noise import noise_covariance
+from reference_pipeline.detect.points import effective_fwhm
 from reference_pipeline.errors import DetectionError
 from reference_pipeline.frame import MaskBit
 from reference_pipeline.reduce.psf import psf_stamps
