@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def alignment(work: Path) -> list[dict[str, Any]]:
     night = night_of(work / f"night-small-{SMALL}", SMALL, n_science=N_FRAMES)
     files = [*night.calibration, night.template, *night.science]
     out = work / f"out-small-{SMALL}"
-    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)  # what is done already would not be aligned again
+    out.mkdir(parents=True)
     rows = figures.alignment_of(run_night(files, out, config=night.config, workers=measure.WORKERS))
     figures.draw_alignment(rows, FOLDER / "alignment.png")
     return rows

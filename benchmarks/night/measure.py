@@ -49,7 +49,13 @@ def timed_run(files: list[Path], night: Night, out: Path, clock: Path) -> dict[s
         "wall_s": round(wall, 2),
         "cpu_s": round(sum(end[:4]) - sum(busy[:4]), 2),
         "differences": [
-            {"branch": d.branch, "status": d.status, "n_candidates": d.n_candidates, "n_alerts": d.n_alerts}
+            {
+                "branch": d.branch,
+                "status": d.status,
+                "n_candidates": d.n_candidates,
+                "n_alerts": d.n_alerts,
+                **{name: d.decision("subtract", name) for name in ("known", "half_width", "held_out_chi2")},
+            }
             for d in report.differences
         ],
         "n_delivered": report.n_delivered,
