@@ -30,14 +30,13 @@ from ..catalogues.stars import ReferenceCatalogue, ReferenceStars
 from ..config import Photometry
 from ..errors import PhotometryError
 from ..frame import UNUSABLE, Decision, Frame, MaskBit, ZeroPoint, unit_coordinates
-from .sources import quadratic
+from .sources import COARSE_STEP, quadratic
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _MAG = 2.5 / np.log(10.0)  # magnitudes per relative flux
 _GROWTH_STARS = 300  # the brightest tell the wings; more only cost time
-_FINE_STEP = 0.3  # sigmas: smaller steps of digitization do not show
 
 
 @dataclass(frozen=True)
@@ -277,7 +276,7 @@ def background_rms(frame: Frame) -> float:
     values = background_subtracted(frame, part)
     values = values[((frame.mask[part] & int(UNUSABLE | MaskBit.TRAIL)) == 0) & np.isfinite(values)]
     sigma = _sigma_of_sky(values)
-    if frame.gain <= _FINE_STEP * sigma:
+    if frame.gain <= COARSE_STEP * sigma:
         return sigma
     blur = frame.gain * np.random.default_rng(0).uniform(-0.5, 0.5, len(values))
     return float(max(_sigma_of_sky(values + blur) ** 2 - frame.gain**2 / 12, 0.0) ** 0.5)

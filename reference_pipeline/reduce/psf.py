@@ -561,9 +561,7 @@ def _step(
     used[used] = usable[i[used], j[used]]
     n_pixels = used.sum(axis=(1, 2))
     is_measured = n_pixels >= 6  # three parameters, and something to judge them by
-    used &= is_measured[
-        :, None, None
-    ]  # fewer would make the matrix singular
+    used &= is_measured[:, None, None]  # fewer would make the matrix singular
     owner = np.broadcast_to(np.arange(n)[:, None, None], used.shape)[used]
     pixel, index = np.unique(i[used].astype(np.int64) * nx + j[used], return_inverse=True)
     pi, pj = pixel // nx, pixel % nx

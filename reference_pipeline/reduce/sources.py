@@ -47,6 +47,8 @@ from ..frame import UNUSABLE, Decision, Frame, MaskBit, unit_coordinates
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
+COARSE_STEP = 0.3  # sigmas: smaller steps of digitization do not show
+
 #: Added to sep's flags: another source within the Kron aperture has a tenth of this one's flux or more.
 NEAR_NEIGHBOUR = 0x1000
 
@@ -82,7 +84,7 @@ def find_sources(frame: Frame, *, config: Sources) -> Frame:
         raise PixelError(
             frame.id, "sources", "no-pixels", f"{1.0 - mask.mean():.1%} of the pixels usable, need 1%"
         )
-    background, rms = fit_background(frame.data, mask, config=config)
+    background, rms = fit_background(frame.data, mask, config=config, step=frame.gain)
     pixels = frame.data - background
     pixels[mask] = 0.0
     kernel_fwhm = config.kernel_fwhm or estimate_fwhm(pixels, rms, mask, config=config)
@@ -117,13 +119,25 @@ def find_sources(frame: Frame, *, config: Sources) -> Frame:
 
 
 def fit_background(
-    data: NDArray[np.float32], mask: Mask, *, config: Sources
+    data: NDArray[np.float32], mask: Mask, *, config: Sources, step: float = 0.0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the background and its rms, both like ``data``, from the unmasked pixels of a mesh of cells."""
+    """Return the background and its rms, both like ``data``, from the unmasked pixels of a mesh of cells.
+
+    ``step`` (electrons) is what the digitization can tell apart. Where it is not small against the noise, the
+    median of a cell jumps, and 2.5 medians less 1.5 means jump further: by 0.4 sigma on frames of 12 bits.
+    Such pixels are blurred by one step first, and the blur's variance, 1/12, is taken off the rms.
+    """
     clean = np.ascontiguousarray(np.where(mask, 0.0, data), dtype=np.float32)
     size, width = config.background_size, config.background_filter
     mesh = sep.Background(clean, mask=mask, bw=size, bh=size, fw=width, fh=width)
-    return mesh.back(dtype=np.float32), mesh.rms(dtype=np.float32)
+    if step <= COARSE_STEP * mesh.globalrms:
+        return mesh.back(dtype=np.float32), mesh.rms(dtype=np.float32)
+    clean += np.float32(step) * (
+        np.random.default_rng(0).random(clean.shape, dtype=np.float32) - np.float32(0.5)
+    )
+    mesh = sep.Background(clean, mask=mask, bw=size, bh=size, fw=width, fh=width)
+    variance = np.maximum(np.square(mesh.rms(dtype=np.float32)) - step**2 / 12, step**2 / 12)
+    return mesh.back(dtype=np.float32), np.sqrt(variance).astype(np.float32)
 
 
 def detection_kernel(fwhm: float) -> NDArray[np.float32]:

@@ -186,6 +186,11 @@ def sky_colour(whitened: Pixels, variance: Pixels, known: Bools) -> Floats | Non
         return None
     middle = (reach, reach)
     correlation = np.asarray(products / pairs, float)
+    # What reaches the farthest lags is the sky's level. A kernel this small cannot whiten it; left in and cut
+    # off there, it makes negative powers
+    edge = np.ones_like(correlation, dtype=bool)
+    edge[1:-1, 1:-1] = False
+    correlation -= max(float(np.median(correlation[edge])), 0.0)
     correlation /= correlation[middle]
     significant = np.abs(correlation) > np.maximum(4.0 / np.sqrt(pairs), _LEAST_CORRELATION)
     if significant.sum() == 1:
