@@ -67,7 +67,7 @@ def _measured(part: str, step: str) -> float | None:
         if step.startswith("write calibrated"):
             return round(2 * load("reduction_fullsize")["seconds"]["write the product"], 2)
     if step == "subtract, whiten, score":
-        rows = json.loads((RESULTS / "subtraction" / "scaling.json").read_text())["rows"]
+        rows = json.loads((RESULTS / "subtraction" / "scaling" / "results.json").read_text())["rows"]
         pixels = {"qip": BINNED, "dip": FULL}[part]
         return next((round(r["cpu_s"], 2) for r in rows if r["shape"][0] * r["shape"][1] == pixels), None)
     return None

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import save_figure
+
 PAPER_SCATTER = (100, 200)  # mas: the range of its standard deviations against Gaia DR2 (Figure 3)
 PAPER_PEARSON = {0.95: 0.98, 0.99: 0.84}  # fraction of its exposures with a PCC above (Figure 5)
 
@@ -118,6 +120,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 def _save(figure, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
-    figure.savefig(path, dpi=75)
+    save_figure(figure, path, dpi=75)
     plt.close(figure)
     return path

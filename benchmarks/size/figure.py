@@ -1,6 +1,6 @@
 """Draw the sizes that the last run wrote: `python -m benchmarks.size.figure`. Needs the extra `plot`."""
 
-from benchmarks.common import RESULTS, load, summary
+from benchmarks.common import RESULTS, load, save_figure, summary
 
 ROWS = {  # as drawn: what the results call it
     "ZTF": {
@@ -54,7 +54,7 @@ def draw() -> None:
         for side in ("top", "right", "left"):
             ax.spines[side].set_visible(False)
     axes[-1].set_xlabel("median, and from the smallest to the largest", fontsize=8)
-    figure.savefig(RESULTS / "size" / "size.png", dpi=110, metadata={"Software": None})
+    save_figure(figure, RESULTS / "size" / "size.png", dpi=110)
     plt.close(figure)
 
 

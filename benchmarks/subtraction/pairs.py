@@ -1,12 +1,6 @@
 """Simulated pairs of images on one grid, drawn fast at any size, and where results go."""
 
-import json
-import re
-from dataclasses import asdict
-
 import numpy as np
-
-from benchmarks.common import RESULTS, Requirement, environment
 
 STARS = 400  # in a million pixels, above 1000 electrons
 SKY = 200.0  # electrons a pixel, of both
@@ -54,12 +48,3 @@ def add(image: np.ndarray, stars: np.ndarray, sigma: np.ndarray) -> None:
         across = np.exp(-0.5 * ((side + j - x) / s) ** 2)[columns.start - j + HALF : columns.stop - j + HALF]
         up = np.exp(-0.5 * ((side + i - y) / s) ** 2)[rows.start - i + HALF : rows.stop - i + HALF]
         image[rows, columns] += flux / (2 * np.pi * s**2) * np.outer(up, across)
-
-
-def write(name: str, results: dict, requirements: list[Requirement]) -> None:
-    """Write results/subtraction/NAME.json."""
-    folder = RESULTS / "subtraction"
-    folder.mkdir(parents=True, exist_ok=True)
-    out = {"environment": environment(), "requirements": [asdict(r) for r in requirements], **results}
-    text = re.sub(r"\[[-+.\deE,\s]*\]", lambda found: re.sub(r"\s+", "", found[0]), json.dumps(out, indent=1))
-    (folder / f"{name}.json").write_text(text + "\n")

@@ -26,8 +26,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 
-from benchmarks.common import DATA, at_most, requirement_table
-from benchmarks.subtraction.pairs import write
+from benchmarks.common import DATA, at_most, save
 from reference_pipeline.config import PsfFit, Sources, Subtract
 from reference_pipeline.frame import Exposure, Frame, MaskBit
 from reference_pipeline.reduce.psf import fit_psf
@@ -80,8 +79,7 @@ def main() -> int:
             if limits:
                 name = f"{pair.name}: MAD {region} ({pair.unit})"
                 requirements.append(at_most(name, row[region], min(limits)))
-    print(requirement_table(requirements))
-    write("real_pairs", {"pairs": rows}, requirements)
+    save("subtraction/real_pairs", {"pairs": rows}, requirements, full=True)
     return 0 if all(r.is_met for r in requirements) else 1
 
 

@@ -17,8 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.common import SEED, Requirement, at_most, requirement_table
-from benchmarks.subtraction.pairs import SKY, star_pair, write
+from benchmarks.common import SEED, Requirement, at_most, save
+from benchmarks.subtraction.pairs import SKY, star_pair
 
 SIZES = ((2048, 2048), (3552, 4736), (10654, 14206))  # (ny, nx)
 PART = (3072, 4096)
@@ -102,8 +102,9 @@ def measure(*, full: bool = False) -> list[Requirement]:
     requirements = [at_most("CPU a pixel, largest over smallest frame", costs[-1] / costs[0], 1.5)]
     if full:
         requirements.append(at_most("14206 x 10654: peak memory", rows[-1]["peak_gib"], 8, " GiB"))
-    write("scaling", {"simulated": True, "part": list(PART), "rows": rows}, requirements)
-    print("\n" + requirement_table(requirements))
+    save(
+        "subtraction/scaling", {"simulated": True, "part": list(PART), "rows": rows}, requirements, full=full
+    )
     return requirements
 
 

@@ -17,8 +17,8 @@ import time
 
 import numpy as np
 
-from benchmarks.common import ROOT, SEED, at_least, at_most, requirement_table
-from benchmarks.subtraction.pairs import SKY, star_pair, write
+from benchmarks.common import ROOT, SEED, at_least, at_most, save
+from benchmarks.subtraction.pairs import SKY, star_pair
 
 WIDTHS = (6, 8, 10)
 OURS = ("fourier, as sfft", "fourier", "stamps")
@@ -181,9 +181,7 @@ def measure(*, full: bool = False, beside_sfft: bool = True) -> None:
                                 f"{name}: share of its memory", row["peak_mib"] / beside["peak_mib"], 0.1
                             ),
                         ]
-                write("speed", {"simulated": True, "rows": rows}, requirements)
-    if requirements:
-        print("\n" + requirement_table(requirements))
+    save("subtraction/speed", {"simulated": True, "rows": rows}, requirements, full=full)
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.common import save_figure
+
 _COLORS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8d6a9f", "#c98b2b", "#555555", "#2a9d8f", "#e07a5f")
 
 
@@ -28,7 +30,7 @@ def draw(pairs: dict[str, list[dict]], summaries: dict[str, dict], path: Path) -
         axes[1, 1].plot(summary["align_dx"], summary["align_dy"], "o", ms=4, mfc="none", color=color)
     _finish(axes)
     figure.suptitle("Injected transients, simulated frames from raw pixels to candidates", fontsize=10)
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    save_figure(figure, path, dpi=100)
     plt.close(figure)
 
 

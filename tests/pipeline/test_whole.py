@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +17,8 @@ from multiscale import check_file, read_alerts
 from reference_pipeline.catalogues.sphere import separation
 from reference_pipeline.cli import app
 from reference_pipeline.config import load_config, write_config
-from reference_pipeline.products import read_summary
+from reference_pipeline.frame import MaskBit
+from reference_pipeline.products import input_digest_of, read_product, read_summary, write_product
 from reference_pipeline.simulate.survey import load_survey, only_fields, simulate_night
 from reference_pipeline.store import tables
 from reference_pipeline.store.opening import open_store
@@ -107,12 +109,12 @@ def test_alerts_are_where_something_varies(night, done):
 def test_what_varies_has_an_alert(night, done):
     """Every variable source whose flux changed by 20 sigma, away from the edge and not saturated."""
     alerts = alerts_of(done)
-    template = "ast3-20260416-F005-g-0000"
+    table, fluxes = variables_of(night, "ast3-20260416-F005-g-0000")  # the template
+    earlier = dict(zip((int(id_) for id_ in table["id"]), fluxes))
     n_changed = 0
     for exposure_id in {a.detection.exposure_id for a in alerts}:
         now, flux = variables_of(night, exposure_id)
-        before, flux_before = variables_of(night, template)
-        assert list(now["id"]) == list(before["id"])
+        flux_before = np.array([earlier.get(int(id_), 0.0) for id_ in now["id"]])  # not there: not yet begun
         summary = read_summary(done / "calibrated" / f"{exposure_id}.fits")
         sigma = 10 ** (-0.4 * summary.quality.limiting_magnitude) / 5
         x, y = summary.wcs.all_world2pix(now["ra"], now["dec"], 0)
@@ -188,6 +190,43 @@ def test_a_night_with_spoiled_frames_still_sends_the_others(night, done, tmp_pat
     assert {ways["other-band", branch] for branch in ("qip", "dip")} == {("template", "")}
     frames = {f["id"]: (f["status"], f["reason"]) for f in report["frames"]}
     assert frames["cut-short"] == ("failed", "truncated")
+    assert {a.alert_id for a in alerts_of(out)} == {a.alert_id for a in alerts_of(done)}
+
+
+def moved(frame, *, pixels=0.0, degrees=0.0):
+    """The frame with a WCS that is wrong."""
+    wcs = frame.wcs.deepcopy()
+    wcs.wcs.crpix += pixels
+    wcs.wcs.crval += [0.0, degrees]
+    wcs.wcs.set()
+    return replace(frame, wcs=wcs)
+
+
+def test_a_frame_that_cannot_be_subtracted_is_named_and_the_night_goes_on(night, done, tmp_path):
+    out, raw = tmp_path / "out", tmp_path / "raw"
+    for folder in ("masters", "calibrated"):
+        shutil.copytree(done / folder, out / folder)
+    shutil.copytree(night / "raw", raw)
+    source = sorted(raw.glob("ast3-20260516-F005-*"))[0]
+    product = out / "calibrated" / source.name
+    frame, digest = read_product(product), input_digest_of(product)
+    spoiled = {
+        "shifted": (moved(frame, pixels=4.0), {"misaligned", "no-stars"}),
+        "elsewhere": (moved(frame, degrees=5.0), {"other-field"}),
+        "masked": (replace(frame, mask=np.full_like(frame.mask, MaskBit.BAD)), {"no-pixels", "no-stars"}),
+        "without-psf": (replace(frame, psf=None), {"no-psf"}),
+    }
+    for name, (bad, _) in spoiled.items():  # the same raw file, so that the product counts as its own
+        shutil.copy(source, raw / f"{name}.fits")
+        exposure = replace(bad.exposure, id=name)
+        write_product(product.with_name(f"{name}.fits"), replace(bad, exposure=exposure), input_digest=digest)
+    result = run(night, out, raw)
+    assert result.exit_code == 1, result.output
+    differences = report_of(out)["differences"]
+    found = {d["exposure"]: d["reason"] for d in differences if d["branch"] == "dip"}
+    for name, (_, reasons) in spoiled.items():
+        assert found[name] in reasons, (name, found[name])
+        assert f"{name} dip: failed" in result.output
     assert {a.alert_id for a in alerts_of(out)} == {a.alert_id for a in alerts_of(done)}
 
 
