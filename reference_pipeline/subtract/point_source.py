@@ -82,12 +82,12 @@ def aperture_correction(
     science: Frame, x: Rows, y: Rows, fwhm: float, noise_factor: float = 1.0
 ) -> tuple[float, float]:
     """What fluxes measured with the PSF model are to be multiplied with, from the stars at pixels (x, y), and
-    by what part of themselves they scatter beyond their noise, from star to star.
+    what part of itself such a flux is then uncertain by, beyond its noise.
 
     The mean of the stars' total fluxes over those of the PSF, without outliers: the sum of a model is that of
-    its wings, which it knows least, and the model of few stars has noise. The scatter is that of a PSF which
-    changes over the frame in other ways than its model. (1, 0) before the photometry, which gives total
-    fluxes. ``noise_factor`` is a resampled frame's.
+    its wings, which it knows least, and the model of few stars has noise. A PSF that changes over the frame
+    in other ways than its model makes the stars scatter, and any other source is as uncertain. (1, 0) before
+    the photometry, which gives total fluxes. ``noise_factor`` is a resampled frame's.
     """
     table, psf = science.sources, science.psf
     assert table is not None
@@ -114,30 +114,34 @@ def aperture_correction(
             variances.append(ratios[-1] ** 2 * max(relative, 0.1 * (error / total) ** 2))
     if not ratios:
         return 1.0, 0.0
-    return _mean_and_scatter(np.array(ratios), np.array(variances))
+    return _mean_and_scatter(np.array(ratios), np.array(variances), len(psf.images))
 
 
-def _mean_and_scatter(values: Floats, variances: Floats) -> tuple[float, float]:
-    """The weighted mean, and the scatter about it beyond what ``variances`` give, without outliers.
+def _mean_and_scatter(values: Floats, variances: Floats, n_terms: int) -> tuple[float, float]:
+    """The weighted mean; its error and the scatter about it beyond what ``variances`` give; no outliers.
 
-    Nothing is left out for being further off than its noise alone allows: chi-square is made one per degree
-    of freedom by the scatter. What is beyond 3 sigma then is a neighbour in the aperture, or a galaxy.
+    Nothing is left out for being further off than its noise alone allows: what is beyond 3 sigma with the
+    scatter is a neighbour in the aperture, or a galaxy. Of a PSF whose polynomial has ``n_terms``, so many
+    degrees of freedom are spent: these stars agree with it better than others do.
     """
-    near = np.ones(len(values), bool)
     mean = float(np.median(values))
-    scatter2 = max((1.4826 * float(np.median(np.abs(values - mean)))) ** 2, _LEAST_SCATTER**2)
+    scatter = max(1.4826 * float(np.median(np.abs(values - mean))), _LEAST_SCATTER)
+    error = 0.0
     for _ in range(5):
-        near = np.abs(values - mean) <= 3.0 * np.sqrt(variances + scatter2)
+        near = np.abs(values - mean) <= 3.0 * np.sqrt(variances + scatter**2)
         if near.sum() < 3:
             break
-        chosen, noise = values[near], variances[near]
-        mean = float(np.average(chosen, weights=1.0 / (noise + scatter2)))
+        weights = 1.0 / (variances[near] + scatter**2)
+        mean, error = float(np.average(values[near], weights=weights)), float(weights.sum() ** -0.5)
+        free = max(int(near.sum()) - n_terms, 1)
+        scatter = max(_scatter(values[near] - mean, variances[near], free), _LEAST_SCATTER)
+    return mean, float(np.hypot(scatter, error))
 
-        def excess(
-            scatter: float, chosen: Floats = chosen, noise: Floats = noise, mean: float = mean
-        ) -> float:
-            return float((np.square(chosen - mean) / (noise + scatter**2)).sum()) - (len(chosen) - 1)
 
-        scatter = float(brentq(excess, 0.0, 1.0, xtol=1e-6)) if excess(0.0) > 0 > excess(1.0) else 0.0
-        scatter2 = max(scatter, _LEAST_SCATTER) ** 2
-    return mean, float(np.sqrt(scatter2))
+def _scatter(residuals: Floats, variances: Floats, free: int) -> float:
+    """What, added to the errors, makes chi-square ``free``; 0 where it is less without."""
+
+    def excess(scatter: float) -> float:
+        return float((np.square(residuals) / (variances + scatter**2)).sum()) - free
+
+    return float(brentq(excess, 0.0, 1.0, xtol=1e-6)) if excess(0.0) > 0.0 > excess(1.0) else 0.0
