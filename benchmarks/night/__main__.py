@@ -12,13 +12,12 @@ when a camera has just written them. `--work FOLDER` keeps what is made, and tak
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, environment
+from benchmarks.common import RESULTS, Requirement, all_of, at_most, save
 from benchmarks.night import figures, measure, paper
 from benchmarks.night.simulated import night_of
 from reference_pipeline.night.whole import run_night
@@ -62,6 +61,26 @@ def alignment(work: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def requirements_of(results: dict[str, Any]) -> list[Requirement]:
+    """What the paper says of its own alignment, and that nothing of the night was lost."""
+    runs = [run for both in results["runs"].values() for run in both.values()]
+    n_alerts = sum(d["n_alerts"] for run in runs for d in run["differences"])
+    requirements = [
+        all_of("runs without a trouble", sum(not run["troubles"] for run in runs), len(runs)),
+        all_of("alerts delivered", sum(run["n_delivered"] for run in runs), n_alerts),
+        all_of("a known minor planet found", int(results["minor_planet"] is not None), 1),
+    ]
+    for branch in ("qip", "dip"):
+        rows = [row for row in results["alignment"] if row["branch"] == branch]
+        middle = max(abs(row[name]) for row in rows for name in ("dx", "dy"))
+        scatter = max(row[name] for row in rows for name in ("scatter_x", "scatter_y"))
+        requirements += [
+            at_most(f"{branch}: largest median offset", middle, figures.MEDIAN, " px"),
+            at_most(f"{branch}: largest scatter", scatter, figures.SCATTER, " px"),
+        ]
+    return requirements
+
+
 def main() -> None:
     """Measure, print, draw, save."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
@@ -78,9 +97,7 @@ def main() -> None:
     print("minor planet:", results["minor_planet"])
     for row in results["alignment"]:
         print("aligned:", row)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    out = {"environment": environment(), "simulated": True, **results}
-    (FOLDER / "results.json").write_text(json.dumps(out, indent=1) + "\n")
+    save("night", {"simulated": True, **results}, requirements_of(results), full=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 matplotlib.use("agg")
 from astropy.visualization import ZScaleInterval
 from matplotlib import pyplot as plt
-from PIL import Image
 
+from benchmarks.common import save_figure
 from multiscale import Alert, read_alerts
 from reference_pipeline.difference_products import difference_path, read_difference, read_plane
 from reference_pipeline.night.report import NightReport
@@ -57,7 +56,8 @@ def draw_alignment(rows: list[dict[str, Any]], path: Path) -> None:
     figure.suptitle(
         "Matched stars, medians and scatter (1σ); simulated. Dashed: the paper's scatter", fontsize=10
     )
-    _save(figure, path)
+    save_figure(figure, path, dpi=90)
+    plt.close(figure)
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,5 @@ def draw_planet(planet: Planet, out: Path, branch: str, path: Path) -> None:
         f"found at {d.band} = {d.magnitude:.2f}, S/N {d.snr:.0f} ({branch.upper()}, simulated)",
         fontsize=10,
     )
-    _save(figure, path)
-
-
-def _save(figure: plt.Figure, path: Path) -> None:
-    """Write a PNG of 255 colours: as clear as all of them, in a fraction of the bytes."""
-    drawn = BytesIO()
-    figure.savefig(drawn, dpi=90, metadata={"Software": None})
+    save_figure(figure, path, dpi=90)
     plt.close(figure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(drawn).convert("RGB").quantize(255).save(path, optimize=True)

@@ -6,10 +6,9 @@ what other benchmarks measured at full size.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from benchmarks.common import RESULTS, load
+from benchmarks.common import load
 
 FULL = 14206 * 10654  # pixels of AST3-3 (Sun+ 2022, 3.1)
 BINNED = 4736 * 3552  # of its quick branch
@@ -67,7 +66,7 @@ def _measured(part: str, step: str) -> float | None:
         if step.startswith("write calibrated"):
             return round(2 * load("reduction_fullsize")["seconds"]["write the product"], 2)
     if step == "subtract, whiten, score":
-        rows = json.loads((RESULTS / "subtraction" / "scaling" / "results.json").read_text())["rows"]
+        rows = load("subtraction/scaling")["rows"]
         pixels = {"qip": BINNED, "dip": FULL}[part]
         return next((round(r["cpu_s"], 2) for r in rows if r["shape"][0] * r["shape"][1] == pixels), None)
     return None
