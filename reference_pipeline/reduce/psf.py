@@ -153,7 +153,9 @@ def psf_photometry(frame: Frame, *, config: PsfFit) -> Frame:
     usable = (frame.mask & int(UNUSABLE)) == 0
     x0, y0 = np.array(table["x"], float), np.array(table["y"], float)
     x, y = x0.copy(), y0.copy()
-    flux = np.maximum(np.asarray(table["flux" if "flux" in table.colnames else "flux_auto"], float), 0.0)
+    flux = np.array(table["flux" if "flux" in table.colnames else "flux_auto"], float)
+    flux = np.where(np.isfinite(flux), flux, np.asarray(table["flux_auto"], float))  # an aperture all masked
+    flux = np.maximum(np.nan_to_num(flux), 0.0)  # one NaN in the model would spread to every source
     error, chi2 = np.full(len(x), np.nan), np.full(len(x), np.nan)
     labels = _groups(x, y, 2.0 * radius)
     batches = _batches(labels)

@@ -130,6 +130,18 @@ def test_a_science_frame_comes_out_in_electrons_with_its_variance(night):
     assert frame.steps[-1].decision["flat"] == "median of 11"
 
 
+def test_a_pedestal_without_overscan_is_neither_light_nor_shot_noise():
+    camera = Camera(
+        name="test", pixel_scale=1.0, gain=GAIN, read_noise=READ_NOISE, saturation=60000, pedestal=1000.0
+    )
+    rng = np.random.default_rng(3)
+    light = 200.0  # electrons
+    adu = 1000.0 + rng.poisson(light, (NY, NX)) / GAIN + rng.normal(0, READ_NOISE / GAIN, (NY, NX))
+    frame = calibrate(raw_frame(adu.astype(np.float32)), Masters(), camera=camera, config=CONFIG)
+    assert frame.data.mean() == pytest.approx(light, abs=1.0)
+    assert frame.variance.mean() == pytest.approx(frame.data.var(), rel=0.03)
+
+
 def test_ccdproc_gives_the_same_electrons(night):
     _, _, masters = night
     image = raw_image(np.random.default_rng(3), 2000.0, 60)

@@ -166,6 +166,14 @@ def test_sources_on_bad_pixels_are_nan_and_do_not_harm_others(modelled):
     assert is_nan.sum() < 4
 
 
+def test_a_source_without_an_aperture_flux_does_not_harm_others(modelled, measured):
+    table = modelled.sources.copy()
+    table["flux"][7] = np.nan  # every pixel of its aperture was masked
+    again = psf_photometry(replace(modelled, sources=table), config=PsfFit()).sources
+    known = np.isfinite(measured.sources["flux_psf"])
+    np.testing.assert_allclose(again["flux_psf"][known], measured.sources["flux_psf"][known], rtol=2e-3)
+
+
 def test_the_model_is_centred_and_of_unit_flux_everywhere(modelled):
     for x, y in ((5.0, 5.0), (650.0, 600.0), (1290.0, 1190.0)):
         image = modelled.psf.at(x, y)

@@ -165,6 +165,19 @@ def test_the_kernel_is_as_wide_as_the_stars_of_a_frame_of_many_tiles():
     assert decision["fwhm"] == pytest.approx(5.05, rel=0.05)
 
 
+def test_digits_as_coarse_as_the_noise_move_neither_sky_nor_rms():
+    """12 bits of a small telescope: the noise is 1.3 ADU, the sky lies anywhere between two of them."""
+    gain, sigma = 29.0, 38.0
+    ramp = np.linspace(700.0, 760.0, 512)  # two ADU
+    light = np.random.default_rng(9).normal(ramp, sigma, (512, 512))
+    data = (gain * np.rint(light / gain)).astype(np.float32)
+    back, rms = fit_background(data, np.zeros(data.shape, bool), config=Sources(), step=gain)
+    assert (back - ramp).std() < 0.05 * sigma
+    assert np.median(rms) == pytest.approx(np.hypot(sigma, gain / 12**0.5), rel=0.02)
+    coarse, _ = fit_background(data, np.zeros(data.shape, bool), config=Sources())
+    assert (coarse - ramp).std() > 0.1 * sigma  # what is mended
+
+
 def test_a_frame_without_stars_says_what_was_found_and_which_cut_took_it():
     frame = make_frame(np.random.default_rng(10), random_stars(np.random.default_rng(1), SHAPE, 0), SHAPE)
     with pytest.raises(
