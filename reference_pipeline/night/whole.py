@@ -25,6 +25,7 @@ from ..products import Summary, read_summary
 from ..store import tables
 from ..store.opening import Store, open_store
 from ..store.queries import exposure_row, subtraction_of
+from ..subtract.templates import candidate_of
 from .commit import commit_difference
 from .differences import DifferenceJob, known_sky, lost, make_difference
 from .lock import only_run
@@ -151,6 +152,7 @@ def _register(
     kept, reports = [], []
     for summary in summaries:
         try:
+            candidate_of(summary, summary.path)  # refuses what has no WCS or was not assessed
             _store_exposure(store, out, summary, notices)
             kept.append(summary)
         except FrameError as error:
@@ -216,6 +218,15 @@ def _queue(
                     summary.id, branch, summary.path, summary.input_digest, template.path, template.name,
                     template.digest, out, config,
                 )  # fmt: skip
+                if (
+                    row is not None
+                    and row.status == "failed"
+                    and row.digest == job.digest
+                    and not _may_pass(row)
+                ):
+                    trouble = {name: getattr(row, name) or "" for name in ("stage", "reason", "message")}
+                    reports.append(report.model_copy(update={"status": "failed", **trouble}))
+                    continue
                 priority = _PRIORITY[branch] + (_PRIORITY["too"] if exposure.is_too else 0)
                 if row is None:
                     row = tables.Subtraction(exposure_id=summary.id, branch=branch)
@@ -223,6 +234,11 @@ def _queue(
                 row.template_id, row.priority, row.status = template.id, priority, "queued"
                 jobs.append((priority, job))
     return [job for _, job in sorted(jobs, key=lambda pair: -pair[0])], reports
+
+
+def _may_pass(row: tables.Subtraction) -> bool:
+    """Whether a failure may be another today: a killed process, a defect of the software, a full disk."""
+    return row.stage in ("software", "read") or row.reason == "killed"
 
 
 def _as_it_is(report: DifferenceReport, row: tables.Subtraction) -> DifferenceReport:

@@ -228,6 +228,12 @@ def test_a_frame_that_cannot_be_subtracted_is_named_and_the_night_goes_on(night,
         assert found[name] in reasons, (name, found[name])
         assert f"{name} dip: failed" in result.output
     assert {a.alert_id for a in alerts_of(out)} == {a.alert_id for a in alerts_of(done)}
+    again = run(night, out, raw)  # what failed would fail again: it is said, not tried
+    assert again.exit_code == 1
+    assert {
+        d["exposure"]: d["reason"] for d in report_of(out)["differences"] if d["branch"] == "dip"
+    } == found
+    assert not [line for line in again.stderr.splitlines() if " dip: " in line]
 
 
 def test_a_notice_lets_its_exposures_go_first(night, done, tmp_path):
