@@ -80,24 +80,27 @@ def measure(files: list[Path] | None = None, *, n_sources: int = N_SOURCES) -> l
         sources, raw = inject(files, plain, folder, config, n_sources)
         night = run_night(raw, folder / "injected", config=config)
         say(night)
-        events = found_again(sources, night, folder / "plain", folder / "injected", raw)
-        results = {
-            "template": template_of(night),
-            "subtractions": subtractions(plain, folder / "plain"),
-            "with_sources": subtractions(night, folder / "injected"),
-            "completeness": completeness(events),
-            **fluxes(events),
-            **associations(events, sources),
-            "false_candidates": false_candidates(events, night, folder / "injected"),
-        }
-        accounts = [
-            account(run, folder / where, len(files)) for run, where in ((plain, "plain"), (night, "injected"))
-        ]
-        picture(events, folder / "injected" / "report.html")
-        results |= {"accounts": accounts, "events": [compact(e) for e in events]}
+        results = results_of(sources, plain, night, folder)
     requirements = required(results, len(files))
     write(results, requirements)
     return requirements
+
+
+def results_of(sources: list[Source], plain: NightReport, night: NightReport, folder: Path) -> dict:
+    """Return all that is measured of both nights; their outputs are plain and injected in ``folder``."""
+    events = found_again(sources, plain, night, folder)
+    picture(events)
+    return {
+        "template": template_of(night),
+        "subtractions": subtractions(plain, folder / "plain"),
+        "with_sources": subtractions(night, folder / "injected"),
+        "completeness": completeness(events),
+        **fluxes(events),
+        **associations(events, sources),
+        "false_candidates": false_candidates(events, night, folder / "injected"),
+        "accounts": [account(run, folder / name) for run, name in ((plain, "plain"), (night, "injected"))],
+        "events": [compact(event) for event in events],
+    }
 
 
 def say(night: NightReport) -> None:
@@ -205,18 +208,18 @@ def put_in(
 # ---- found again ----
 
 
-def found_again(
-    sources: list[Source], night: NightReport, plain: Path, out: Path, raw: list[Path]
-) -> list[dict]:
+def found_again(sources: list[Source], plain: NightReport, night: NightReport, folder: Path) -> list[dict]:
     """Return one record for each source in each frame that it was put into and that was subtracted."""
+    out = folder / "injected"
     objects = objects_of(out / "night.sqlite")
+    frames = {f.id: folder / "plain" / f.product for f in plain.frames if f.product}
     events = []
     for report in night.differences:
-        before = difference_path(plain, "dip", report.exposure)
+        before = difference_path(folder / "plain", "dip", report.exposure)
         if report.status != "done" or not before.is_file():
             continue
         stored = read_difference(difference_path(out, "dip", report.exposure))
-        frame = read_product(plain / "calibrated" / f"{report.exposure}.fits")
+        frame = read_product(frames[report.exposure])
         noise = read_plane(before, "FLUXERR")
         x, y = stored.wcs.all_world2pix([s.ra for s in sources], [s.dec for s in sources], 0)
         for source, px, py in zip(sources, x, y):
@@ -397,7 +400,7 @@ def template_of(night: NightReport) -> list[str]:
     return [d.exposure for d in night.differences if d.status == "template"]
 
 
-def account(night: NightReport, out: Path, n_files: int) -> dict:
+def account(night: NightReport, out: Path) -> dict:
     """Return whether all that went in came out: files, candidates, alerts."""
     done = [d for d in night.differences if d.status == "done"]
     written = sorted((out / "alerts").rglob("*.avro"))
@@ -408,7 +411,6 @@ def account(night: NightReport, out: Path, n_files: int) -> dict:
         for d in done
     }
     return {
-        "files": n_files,
         "reported": len(night.frames),
         "frames": night.counts,
         "differences": dict(Counter(d.status for d in night.differences)),
@@ -429,7 +431,7 @@ def required(results: dict, n_files: int) -> list[Requirement]:
     out = []
     for name, a in zip(("as they are", "with sources"), results["accounts"]):
         is_whole = (
-            a["reported"] == a["files"] == sum(a["differences"].values())
+            a["reported"] == n_files == sum(a["differences"].values())
             and a["candidates"] == a["cut"] + a["kept"]
             and a["kept"] == a["alerts"] == a["delivered"] == a["packets"]
         )
@@ -498,7 +500,7 @@ def write(results: dict, requirements: list[Requirement]) -> None:
     print(requirement_table(requirements))
 
 
-def picture(events: list[dict], page: Path) -> None:
+def picture(events: list[dict]) -> None:
     """Draw completeness and flux ratio against S/N."""
     import matplotlib
 

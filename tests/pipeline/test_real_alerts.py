@@ -31,7 +31,7 @@ def nights(tmp_path_factory):
     plain = run_night(files, folder / "plain", config=config)
     sources, raw = real_night.inject(files, plain, folder, config, N_SOURCES)
     night = run_night(raw, folder / "injected", config=config)
-    events = real_night.found_again(sources, night, folder / "plain", folder / "injected", raw)
+    events = real_night.found_again(sources, plain, night, folder)
     yield folder, plain, night, sources, events
     shutil.rmtree(folder)
 
@@ -39,7 +39,7 @@ def nights(tmp_path_factory):
 def test_every_frame_candidate_and_alert_is_accounted_for(nights):
     folder, plain, night, _, _ = nights
     for run, name in ((plain, "plain"), (night, "injected")):
-        a = real_night.account(run, folder / name, N_FILES)
+        a = real_night.account(run, folder / name)
         assert a["reported"] == N_FILES
         assert a["frames"] == {"calibrated": N_FILES}
         assert a["differences"] == {"template": N_STACK, "done": N_FILES - N_STACK}
