@@ -12,7 +12,8 @@ class Candidate:
     """One detection on a difference, kept or cut.
 
     Pixels are those of the difference (the template's grid). Fluxes are electrons of the science exposure,
-    positive where the source brightened; ``snr`` has the flux's sign.
+    positive where the source brightened. ``snr`` has the flux's sign, and is of noise alone; ``flux_err`` has
+    what the PSF leaves uncertain too.
     """
 
     number: int  # within its difference, from 0, in the order of y, then x

@@ -87,6 +87,8 @@ def build(
     along = np.einsum("nij,nj->ni", jacobian, np.stack([np.cos(shapes.angle), np.sin(shapes.angle)], -1))
     angle = np.degrees(np.arctan2(along[:, 0], along[:, 1])) % 180.0
     magnitude, magnitude_err = _magnitudes(science, x, y, flux, points.flux_err)
+    # whether something is there is a matter of noise; how bright it is, also of the PSF
+    noise = np.sqrt(np.square(points.flux_err) - np.square(model.model_error * points.flux))
     bits = mask_near(difference.mask, x, y, model.fwhm)
     fraction = mask_fraction(model, x, y)
     edge = _edges(difference, x, y)
@@ -98,7 +100,7 @@ def build(
             x=float(x[i]), y=float(y[i]), ra=float(ra[i]), dec=float(dec[i]),
             ra_err=float(sky_err[i, 0]), dec_err=float(sky_err[i, 1]),
             flux=float(flux[i]), flux_err=float(points.flux_err[i]),
-            snr=float(flux[i] / points.flux_err[i]),
+            snr=float(flux[i] / noise[i]),
             magnitude=magnitude[i], magnitude_err=magnitude_err[i],
             fwhm=float(shapes.fwhm[i]), elongation=float(shapes.elongation[i]),
             position_angle=float(angle[i]),

@@ -46,13 +46,14 @@ def forced_photometry(difference: Difference, science: Frame, x: Floats, y: Floa
 
 def forced_on_planes(
     flux: NDArray[np.float32], score: NDArray[np.float32], mask: NDArray[np.uint16], x: Floats, y: Floats, *,
-    fwhm: float, zero_point: ZeroPoint | None, shape: tuple[int, int],
+    fwhm: float, zero_point: ZeroPoint | None, shape: tuple[int, int], flux_scatter: float = 0.0,
 ) -> tuple[ForcedFlux, ...]:  # fmt: skip
     """Return the flux of a point source at each place (pixels of the planes), by interpolation.
 
     ``flux`` (electrons), ``score`` and ``mask`` are planes of a difference (ny, nx), NaN where nothing is
     known; ``fwhm`` (pixels) is a point source's there. ``shape`` (ny, nx) is that of the frame that the zero
-    point belongs to. Next to what is not known, the nearest pixel alone counts.
+    point belongs to. ``flux_scatter``, a fraction of the flux, is what the PSF leaves uncertain: the decision
+    of that name of the subtraction. Next to what is not known, the nearest pixel alone counts.
     """
     x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
     ny, nx = flux.shape
@@ -69,6 +70,7 @@ def forced_on_planes(
     is_cut = ~np.isfinite(value)
     value = np.where(is_cut, flux[row, column] / nearest, value)
     error = sigma * np.where(is_cut, 1.0 / nearest, noise)
+    error = np.hypot(error, flux_scatter * value)
     value, error = np.where(inside, value, np.nan), np.where(inside, error, np.nan)
     masked = _masked_near(mask, score, at_x, at_y, fwhm)
     bits = mask_near(mask, x, y, fwhm)

@@ -141,7 +141,7 @@ def _forced(
     fwhm = stored.quality.fwhm if stored.quality is not None else 3.0
     fluxes = forced_on_planes(
         stored.flux, stored.score, stored.mask, x[rows], y[rows], fwhm=fwhm, zero_point=stored.zero_point,
-        shape=stored.shape,
+        shape=stored.shape, flux_scatter=float(stored.decisions["subtract"].get("flux_scatter") or 0.0),
     )  # fmt: skip
     return [
         tables.ForcedPhotometry(

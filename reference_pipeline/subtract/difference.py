@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import maximum_filter, uniform_filter
+from scipy.signal import oaconvolve
 
 from ..config import Subtract
 from ..errors import SubtractionError
@@ -41,6 +42,9 @@ STAGE = "subtract"
 BAD = UNUSABLE | MaskBit.TRAIL  # no difference is known where either image has one of these
 _HELD_OUT = 5  # every so many stamps, one judges what the others say
 _MAX_UNKNOWN = 0.99  # of the pixels
+_BEYOND_GUESS = MaskBit.SATURATED | MaskBit.OFF_IMAGE
+_MAX_LEAK = 0.05  # of a kernel's weight may be on pixels that were filled in
+_FILL_SIZE = 7  # pixels, side of the neighbourhood that fills one in
 _WIDEST, _NARROWEST = 10, 3  # half-width of a kernel, where the settings name none
 _PLACES_PER_STAMP = 20  # of the kernel: a star is about so many independent pixels
 _LEAST_FWHM = 2.5  # pixels: even equal images may be a little apart
@@ -87,6 +91,7 @@ def subtract(science: Frame, template: Frame, *, config: Subtract) -> Difference
     fit, n_stamps, held_out = _kernel(science, pair, x, y, basis, config)
     _check(science.id, fit, held_out, config)
     kernel = basis.kernel(fit.coefficients, science.shape)
+    pair = replace(pair, unknown=_unknown(pair, kernel))
 
     sign = 1.0 if convolve_template else -1.0
     scale = 1.0 if convolve_template else 1.0 / kernel.ratio_at(*_middle(science.shape))
@@ -136,7 +141,9 @@ class _Pair:
     target_variance: Pixels
     image_noise: float  # rms of the sky, electrons
     target_noise: float
-    unknown: NDArray[np.bool_]  # no difference here
+    unknown: NDArray[np.bool_]  # no difference here; until the kernel is known, all that one may reach
+    image_bad: NDArray[np.bool_]  # the image to be convolved cannot be used; filled in there
+    beyond_guess: NDArray[np.bool_]  # of those, what nobody can fill in: saturated, or not there
     bad: NDArray[np.bool_]  # one of the images cannot be used at this pixel itself
     correlation: Floats | None  # of the image's noise
     half_width: int
@@ -156,9 +163,10 @@ def _pair(science: Frame, template: Frame, convolve_template: bool, config: Subt
             science.id, STAGE, "no-pixels", f"a difference is known at {1 - unknown.mean():.2%} of the pixels"
         )
     return _Pair(
-        _pixels(image, image_bad), _pixels(target, bad),
+        _filled(_pixels(image, image_bad), image_bad), _pixels(target, bad),
         _filled_variance(image, image_bad), _filled_variance(target, bad),
-        background_rms(image), background_rms(target), unknown, bad,
+        background_rms(image), background_rms(target), unknown, image_bad,
+        image_bad & ((image.mask & np.uint16(_BEYOND_GUESS)) != 0), bad,
         resampled_correlation() if noise_factor(image) > 1.0 else None,
         half_width, half_width + round(fwhm_of(target)),
         max(fwhm_of(target) ** 2 - fwhm_of(image) ** 2, _LEAST_FWHM**2) ** 0.5,
@@ -170,6 +178,31 @@ def _pixels(frame: Frame, lost: NDArray[np.bool_]) -> Pixels:
     pixels = background_subtracted(frame)
     pixels[lost] = 0
     return pixels
+
+
+def _filled(pixels: Pixels, lost: NDArray[np.bool_]) -> Pixels:
+    """The pixels, where lost the mean of their neighbours; 0 where these are lost too."""
+    weight = uniform_filter((~lost).astype(np.float32), _FILL_SIZE)
+    mean = uniform_filter(pixels, _FILL_SIZE)  # lost ones are 0
+    enough = lost & (weight > 0.5 / _FILL_SIZE**2)
+    pixels[enough] = mean[enough] / weight[enough]
+    return pixels
+
+
+def _unknown(pair: _Pair, kernel: Kernel) -> NDArray[np.bool_]:
+    """Where there is no difference: pixels of the target, and those whose kernel weighs what was filled in.
+
+    A kernel's box is wide, and its weight is in the middle: a cosmic ray need not blank all of the box. What
+    was saturated, or is not there, cannot be guessed, and blanks it.
+    """
+    w = kernel.half_width
+    ny, nx = kernel.shape
+    places = [(x, y) for y in (0, (ny - 1) / 2, ny - 1) for x in (0, (nx - 1) / 2, nx - 1)]
+    weight = np.max([np.abs(k) / np.abs(k).sum() for k in (kernel.at(x, y) for x, y in places)], axis=0)
+    good = np.pad((~pair.image_bad).astype(np.float32), w)  # nothing is known beyond the edge
+    unknown = oaconvolve(good, weight.astype(np.float32), mode="valid") < weight.sum() - _MAX_LEAK
+    unknown |= maximum_filter(pair.beyond_guess, 2 * w + 1, mode="constant", cval=False)
+    return np.asarray(unknown | pair.bad)
 
 
 def _filled_variance(frame: Frame, lost: NDArray[np.bool_]) -> Pixels:

@@ -151,16 +151,27 @@ def test_exchanged_frames_give_the_negative_and_convolve_the_same_one(pair, diff
     assert np.median(other.flux[y, x]) == pytest.approx(-3000 / RATIO, rel=0.06)
 
 
-def test_masked_and_missing_pixels_reach_as_far_as_the_kernel_and_no_further(pair):
+def test_what_cannot_be_guessed_blanks_the_whole_kernel_a_bad_pixel_what_weighs(pair):
     science, template, _ = pair
     data, mask = template.data.copy(), template.mask.copy()
     data[200:230, 300:340] = np.nan
     mask[:, :40] |= np.uint16(MaskBit.OFF_IMAGE)
+    mask[100:110, 400:410] |= np.uint16(MaskBit.SATURATED)
+    mask[400, 300] |= np.uint16(MaskBit.COSMIC_RAY)
+    data[400, 300] += 1e5
     found = subtract(science, replace(template, data=data, mask=mask), config=Subtract())
     w = found.decision["half_width"]
+    assert found.is_template_convolved
     assert np.isfinite(found.data).all()
-    assert (found.data[200 - w : 230 + w, 300 - w : 340 + w] == 0).all()
+    assert (found.data[200:230, 300:340] == 0).all()
     assert (found.data[:, : 40 + w] == 0).all()
+    assert (found.data[100 - w : 110 + w, 400 - w : 410 + w] == 0).all()
+    around = found.data[400 - w : 401 + w, 300 - w : 301 + w]
+    assert around[w, w] == 0
+    assert 0 < (around == 0).mean() < 0.7  # 1 if it blanked the kernel's box
+    noise = np.sqrt(found.variance[400 - w : 401 + w, 300 - w : 301 + w])
+    assert np.abs(around / noise).max() < 6.0  # nothing is left of the cosmic ray
+    assert (found.mask[400 - w : 401 + w, 300 - w : 301 + w][around == 0] != 0).all()
     known = found.data[240:480, 60:600]
     assert (known != 0).mean() > 0.99
 

@@ -297,8 +297,10 @@ def test_a_frame_in_parts_is_the_frame(quiet):
     assert found.decision["n_refused"] == 0
     assert len(found.kernel) == 4
     known = np.isfinite(whole.score)
-    assert np.array_equal(np.isfinite(found.score), known)  # no seam
-    assert np.corrcoef(found.score[known], whole.score[known])[0, 1] > 0.9
+    both = np.isfinite(found.score) & known
+    assert (np.isfinite(found.score) != known).mean() < 0.02  # what a bad pixel blanks is each kernel's own
+    assert np.isfinite(found.score[255:265, 50:-50]).mean() > 0.97 * known[255:265, 50:-50].mean()  # no seam
+    assert np.corrcoef(found.score[both], whole.score[both])[0, 1] > 0.9
     seam = found.score[255:265, 50:-50]
     assert seam[np.isfinite(seam)].std() == pytest.approx(1.0, abs=0.2)
     assert_allclose(found.psf_at(100, 100), whole.psf_at(100, 100), atol=1e-3)
