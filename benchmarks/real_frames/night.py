@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,8 @@ from benchmarks.common import (
     all_of,
     at_least,
     at_most,
-    environment,
-    requirement_table,
+    save,
+    save_figure,
 )
 from benchmarks.real_frames.__main__ import DATA, HATP32, SETTINGS
 from multiscale import check_file
@@ -473,15 +473,7 @@ def compact(event: dict) -> list:
 
 
 def write(results: dict, requirements: list[Requirement]) -> None:
-    """Write the measurements as JSON, one event a line, and print the tables."""
-    folder = RESULTS / "real_frames"
-    folder.mkdir(parents=True, exist_ok=True)
-    events = results.pop("events")
-    out = {"environment": environment(), "requirements": [asdict(r) for r in requirements], **results}
-    lines = ",\n".join("  " + json.dumps(e) for e in events)
-    names = "source, kind, exposure, S/N, clean, found, kept or its cut, flux ratio, pull, dx, dy (pixels)"
-    text = json.dumps(out, indent=1)[:-2] + f',\n "event": "{names}",\n "events": [\n{lines}\n ]\n}}\n'
-    (folder / "night.json").write_text(text)
+    """Print the tables and keep the measurements; single events are in the figure alone."""
     print()
     for row in results["subtractions"]:
         print(json.dumps(row))
@@ -497,7 +489,8 @@ def write(results: dict, requirements: list[Requirement]) -> None:
     ):
         print(name, results.get(name))
     print("not put in:", {e[-11:-5]: f["n"] for e, f in results["false_candidates"].items()})
-    print(requirement_table(requirements))
+    kept = {name: value for name, value in results.items() if name != "events"}
+    save("real_frames/night", kept, requirements, full=True)
 
 
 def picture(events: list[dict]) -> None:
@@ -523,8 +516,7 @@ def picture(events: list[dict]) -> None:
     right.set(xlabel="S/N put in", ylabel="flux found / put in", ylim=(0, 2))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    (RESULTS / "real_frames").mkdir(parents=True, exist_ok=True)
-    figure.savefig(RESULTS / "real_frames" / "night.png", dpi=90)
+    save_figure(figure, RESULTS / "real_frames" / "night" / "night.png", dpi=90)
     plt.close(figure)
 
 

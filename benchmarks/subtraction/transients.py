@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import curve_fit
 from scipy.spatial import cKDTree
 
-from benchmarks.common import RESULTS, Requirement, at_least, at_most, environment, requirement_table
+from benchmarks.common import RESULTS, Requirement, at_least, at_most, save
 from benchmarks.subtraction.simulated_pairs import (
     CONDITIONS,
     FIRST_ID,
@@ -409,24 +409,11 @@ def main() -> None:
     summaries = {name: summarise(results) for name, results in pairs.items()}
     print("\n" + table(summaries))
     requirements = [r for name, s in summaries.items() for r in required(name, s)]
-    print("\n" + requirement_table(requirements))
-    save(summaries, pairs, requirements)
-
-
-def save(summaries: dict[str, dict], pairs: dict[str, list[dict]], requirements: list[Requirement]) -> None:
-    """Write the summaries, and of each source what the figure needs; draw the figure."""
     from benchmarks.subtraction.transients_figure import draw
 
-    folder = RESULTS / "subtraction"
-    folder.mkdir(parents=True, exist_ok=True)
-    out = {
-        "environment": environment(),
-        "simulated": True,
-        "requirements": [vars(r) for r in requirements],
-        "summaries": summaries,
-    }
-    (folder / "transients.json").write_text(json.dumps(out, indent=1) + "\n")
-    draw(pairs, summaries, folder / "transients.png")
+    question = "subtraction/transients"
+    save(question, {"simulated": True, "summaries": summaries}, requirements, full=given.seeds >= 10)
+    draw(pairs, summaries, RESULTS / question / "transients.png")
 
 
 if __name__ == "__main__":
