@@ -122,7 +122,8 @@ def pipeline_error_page() -> str:
         stages, classes = (", ".join(sorted(set(names))) for names in zip(*raised[word]))
         parts.append(f"| {word} | {stages} | {classes} | {meaning} |\n")
     parts.append(
-        "\nIn reports there are three more: `catalogue` (a CatalogueError while a frame was reduced), "
+        "\nIn reports there are four more: `catalogue` (a CatalogueError while a frame was reduced), "
+        "`store` (the database does not take an exposure's values), "
         "`killed` (the system ended the process, most often for want of memory), and, at stage `software`, "
         "the name of a Python exception: a defect of the pipeline, whose trace the report holds.\n\n"
         "## Calibration frames that no master is made of\n\nReasons of the files above, and:\n\n"

@@ -87,8 +87,6 @@ def build(
     along = np.einsum("nij,nj->ni", jacobian, np.stack([np.cos(shapes.angle), np.sin(shapes.angle)], -1))
     angle = np.degrees(np.arctan2(along[:, 0], along[:, 1])) % 180.0
     magnitude, magnitude_err = _magnitudes(science, x, y, flux, points.flux_err)
-    # whether something is there is a matter of noise; how bright it is, also of the PSF
-    noise = np.sqrt(np.square(points.flux_err) - np.square(model.model_error * points.flux))
     bits = mask_near(difference.mask, x, y, model.fwhm)
     fraction = mask_fraction(model, x, y)
     edge = _edges(difference, x, y)
@@ -100,7 +98,7 @@ def build(
             x=float(x[i]), y=float(y[i]), ra=float(ra[i]), dec=float(dec[i]),
             ra_err=float(sky_err[i, 0]), dec_err=float(sky_err[i, 1]),
             flux=float(flux[i]), flux_err=float(points.flux_err[i]),
-            snr=float(flux[i] / noise[i]),
+            snr=float(flux[i] / points.noise[i]),  # how bright it is, is uncertain by the PSF too
             magnitude=magnitude[i], magnitude_err=magnitude_err[i],
             fwhm=float(shapes.fwhm[i]), elongation=float(shapes.elongation[i]),
             position_angle=float(angle[i]),
@@ -235,14 +233,14 @@ def _too_many(model: PointModel, n: int, detect: Detect) -> DetectionError:
 
 def _above(points: Points, sign: Floats, threshold: float) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
-        snr = sign * _without_fit_bias(points) / points.flux_err
+        snr = sign * _without_fit_bias(points) / points.noise
         return np.asarray(snr >= threshold)
 
 
 def _without_fit_bias(points: Points) -> Floats:
     """The fluxes without what the freedom of the place has added (see above)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        excess = np.square(points.flux_err / points.flux)
+        excess = np.square(points.noise / points.flux)
     return points.flux * (1.0 - np.minimum(np.nan_to_num(excess, nan=0.0, posinf=1.0), 1.0))
 
 

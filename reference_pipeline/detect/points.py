@@ -45,7 +45,8 @@ class Points:
     x: Floats  # pixels
     y: Floats
     flux: Floats  # electrons
-    flux_err: Floats
+    flux_err: Floats  # of noise and PSF
+    noise: Floats  # electrons: the part of flux_err that is noise
     position_cov: Floats  # pixels², (n, 2, 2) in x, y; NaN where the place was given
 
     def select(self, rows: NDArray[Any]) -> Points:
@@ -54,7 +55,8 @@ class Points:
 
     def scaled(self, factor: float) -> Points:
         """Return them with fluxes and their errors multiplied."""
-        return replace(self, flux=self.flux * factor, flux_err=self.flux_err * factor)
+        scaled = {name: getattr(self, name) * factor for name in ("flux", "flux_err", "noise")}
+        return replace(self, **scaled)
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def _in_batches(model: PointModel, x: Floats, y: Floats, *, n_rounds: int) -> Po
     ]
     if not found:
         none = np.empty(0)
-        return Points(none, none, none, none, np.empty((0, 2, 2)))
+        return Points(none, none, none, none, none, np.empty((0, 2, 2)))
     joined = (np.concatenate([getattr(p, name) for p in found]) for name in Points.__dataclass_fields__)
     return Points(*joined)
 
@@ -265,17 +267,17 @@ def _fit(model: PointModel, x0: Floats, y0: Floats, n_rounds: int) -> Points:
     noise = covariance_of_sums(
         model.difference, model.science, model.covariance, design * weight[:, None], x, y
     )
-    flux_err = np.sqrt(noise[:, 0, 0]) / np.where(known, matrix[:, 0, 0], 1.0)
+    sigma = np.sqrt(noise[:, 0, 0]) / np.where(known, matrix[:, 0, 0], 1.0)
     cov = np.full((len(x), 2, 2), np.nan)
     if n_rounds:  # the derivatives were by flux times place
         full = inverse @ noise @ inverse
-        flux_err = np.sqrt(full[:, 0, 0])
+        sigma = np.sqrt(full[:, 0, 0])
         size = np.where(flux == 0, np.nan, np.abs(flux))
-        widened = (1.0 + _FAINT * np.square(np.minimum(flux_err / size, 1.0))) / size
+        widened = (1.0 + _FAINT * np.square(np.minimum(sigma / size, 1.0))) / size
         cov = full[:, 1:, 1:] * np.square(widened)[:, None, None]
-    flux_err = np.hypot(flux_err, model.model_error * flux)
-    flux, flux_err = (np.where(known, value, np.nan) for value in (flux, flux_err))
-    return Points(x, y, flux, flux_err, np.where(known[:, None, None], cov, np.nan))
+    flux_err = np.hypot(sigma, model.model_error * flux)
+    flux, flux_err, sigma = (np.where(known, value, np.nan) for value in (flux, flux_err, sigma))
+    return Points(x, y, flux, flux_err, sigma, np.where(known[:, None, None], cov, np.nan))
 
 
 def _equations(model: PointModel, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:

@@ -64,8 +64,13 @@ def commit_difference(
         failed = report.model_copy(update={"status": "failed", **trouble})
         _store_failure(store, job, failed)
         return failed
-    except (StoreError, OSError):
-        raise  # of the database or the disk: every other exposure would end so
+    except StoreError as error:  # of this exposure's values; of the database itself the next line raises it
+        trouble = {"stage": "store", "reason": "store", "message": str(error)}
+        refused = report.model_copy(update={"status": "failed", **trouble})
+        _store_failure(store, job, refused)
+        return refused
+    except OSError:
+        raise  # a full disk: every other exposure would end so
     except Exception as error:  # noqa: BLE001  # a defect of ours must not end the night; its trace is kept
         crashed = lost(job, type(error).__name__, traceback.format_exc())
         _store_failure(store, job, crashed)
