@@ -164,6 +164,7 @@ def save(question: str, results: dict, requirements: list[Requirement], *, full:
     }
     text = json.dumps(out, indent=1)
     text = re.sub(r"\[[-+.\deE,\s]*\]", lambda found: re.sub(r"\s+", "", found[0]), text)  # numbers in a row
+    text = re.sub(r"\{[^{}]*\}", lambda found: re.sub(r"\n\s*", " ", found[0]), text)  # one thing, one line
     (folder / "results.json").write_text(text + "\n")
     print()
     print(requirement_table(requirements))
