@@ -170,14 +170,14 @@ def save(question: str, results: dict, requirements: list[Requirement], *, full:
     print(requirement_table(requirements))
 
 
-def save_figure(figure: Any, path: Path, *, dpi: int) -> None:
-    """Write a matplotlib figure as a PNG of 128 colours: a third of the bytes, as clear to the eye."""
+def save_figure(figure: Any, path: Path, *, dpi: int, n_colors: int = 128) -> None:
+    """Write a matplotlib figure as a PNG of few colors: a third of the bytes, as clear to the eye."""
     from PIL import Image  # comes with matplotlib
 
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
     with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(n_colors, dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     few.save(path, optimize=True)
 

@@ -138,6 +138,15 @@ class Frame:
         ny, nx = self.data.shape
         return ny, nx
 
+    @property
+    def fwhm(self) -> float | None:
+        """FWHM of the stars (pixels); None until something has measured it."""
+        if self.quality is not None:
+            return self.quality.fwhm
+        if self.sources is None or not np.any(self.sources["is_calibration"]):
+            return None
+        return float(np.median(np.asarray(self.sources["fwhm"])[np.asarray(self.sources["is_calibration"])]))
+
     def after(self, step: str, started: float, decision: dict[str, Decision], **changes: Any) -> Frame:
         """Return the frame with ``changes`` and the record of a step begun at ``started`` (perf_counter)."""
         record = Step(step, time.perf_counter() - started, decision)

@@ -156,12 +156,9 @@ def effective_fwhm(difference: Difference, science: Frame) -> float:
 
 def frame_fwhm(frame: Frame) -> float:
     """FWHM (pixels) of a frame's stars. Raises DetectionError ("no-stars") where nothing tells."""
-    if frame.quality is not None:
-        return frame.quality.fwhm
-    table = frame.sources
-    if table is None or not np.any(table["is_calibration"]):
+    if frame.fwhm is None:
         raise DetectionError(frame.id, STAGE, "no-stars", "no star tells the frame's FWHM")
-    return float(np.median(np.asarray(table["fwhm"])[np.asarray(table["is_calibration"])]))
+    return frame.fwhm
 
 
 def fit_fluxes(model: PointModel, x: Floats, y: Floats) -> Points:

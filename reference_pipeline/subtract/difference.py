@@ -459,13 +459,10 @@ def _width(image: Floats) -> float:
 
 
 def fwhm_of(frame: Frame) -> float:
-    """The frame's FWHM (pixels)."""
-    if frame.quality is not None:
-        return frame.quality.fwhm
-    table = frame.sources
-    if table is None or not np.any(table["is_calibration"]):
+    """The frame's FWHM (pixels). Raises SubtractionError where no star tells it."""
+    if frame.fwhm is None:
         raise SubtractionError(frame.id, STAGE, "no-stars", "no star tells the frame's FWHM")
-    return float(np.median(np.asarray(table["fwhm"])[np.asarray(table["is_calibration"])]))
+    return frame.fwhm
 
 
 def half_width_for(image_fwhm: float, target_fwhm: float) -> int:
