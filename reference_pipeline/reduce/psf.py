@@ -37,6 +37,8 @@ _BATCH = 1500  # sources whose stamps are in memory at once
 _MODEL_ERROR = 0.01  # of a pixel's value: keeps the brightest star from deciding alone
 _IMAGE_PRIOR, _VARIATION_PRIOR = 0.3, 0.15  # relative: how far samples may lie from the first guess
 _SMOOTHNESS = 0.4  # FWHM: width of the Gaussian that deviations from it are smoothed with
+_N_PARTS, _N_JUDGES = 5, 30  # parts of the stars that are held out in turn; until so many have judged
+_EARNED = 1.05  # a lower degree is taken where its scatter is at most this times the least
 _POSITION_PRIOR = 0.3  # pixels: how far a source may lie from where it was detected
 
 
@@ -57,7 +59,7 @@ class _Stamps:
 
 
 def fit_psf(frame: Frame, *, config: PsfFit) -> Frame:
-    """Return ``frame`` with its ``psf``, of the degree that predicts held-out stars best.
+    """Return ``frame`` with its ``psf``, of the degree that tells the fluxes of held-out stars best.
 
     Raises PhotometryError ("too-few-psf-stars") where fewer than ``min_stars`` can be used.
     """
@@ -79,32 +81,28 @@ def fit_psf(frame: Frame, *, config: PsfFit) -> Frame:
     # five samples to a FWHM: cubic interpolation is then good to some tenths of a percent of the peak
     oversampling = int(np.clip(np.ceil(5.0 / fwhm), 1, 4))
     stamps = _cut_stamps(frame, rows, half, fwhm)
-    # every fifth star, in order of brightness: both parts are alike
-    is_held = np.arange(len(rows)) % 5 == 2
     highest = max(
         d for d in range(config.max_degree + 1)
         if d == 0 or len(rows) >= config.stars_per_term * len(exponents(d))
     )  # fmt: skip
-    chi2: dict[int, float] = {}
-    if highest > 0:
-        train, held = stamps.select(np.flatnonzero(~is_held)), stamps.select(np.flatnonzero(is_held))
-        trials = {0: _fit(train, _constant_model(train, oversampling, fwhm, frame.shape), n_rounds=2)}
-        chi2[0] = _held_out_chi2(trials[0].psf, held, fwhm)
-        for degree in range(1, highest + 1):
-            trials[degree] = _fit(train, trials[degree - 1].raised(degree), n_rounds=1)
-            chi2[degree] = _held_out_chi2(trials[degree].psf, held, fwhm)
-        # a higher degree has to earn its terms
-        degree = min(d for d in chi2 if chi2[d] <= 1.01 * min(chi2.values()))
-        psf = _fit(stamps, trials[degree], n_rounds=2).psf
+    total = np.asarray(table["flux" if "flux" in table.colnames else "flux_auto"], float)[rows]
+    scatter = _held_out_scatter(stamps, total, highest, oversampling, fwhm, frame.shape)
+    # a higher degree has to earn its terms
+    degree = min(d for d in scatter if scatter[d] <= _EARNED * min(scatter.values()))
+    model = _constant_model(stamps, oversampling, fwhm, frame.shape)
+    if degree == 0:
+        psf = _fit(stamps, model, n_rounds=3).psf
     else:
-        degree = 0
-        psf = _fit(stamps, _constant_model(stamps, oversampling, fwhm, frame.shape), n_rounds=3).psf
+        model = _fit(stamps, model, n_rounds=2)
+        for raised in range(1, degree):
+            model = _fit(stamps, model.raised(raised), n_rounds=1)
+        psf = _fit(stamps, model.raised(degree), n_rounds=2).psf
     decision: dict[str, Decision] = {
         "n_stars": len(rows),
         "degree": degree,
         "oversampling": oversampling,
         "size": psf.images.shape[1],
-        **{f"held_out_chi2_{d}": round(c, 4) for d, c in chi2.items()},
+        **{f"held_out_scatter_{d}": round(c, 5) for d, c in scatter.items() if highest > 0},
     }
     return frame.after("psf", started, decision, psf=psf)
 
@@ -367,15 +365,35 @@ def _inside_pixel(moved: Floats, origin: Floats) -> Floats:
     return np.clip(moved, np.rint(origin) - 0.499, np.rint(origin) + 0.499)
 
 
-def _held_out_chi2(psf: Psf, stamps: _Stamps, fwhm: float) -> float:
-    """Median over the held-out stars of χ² per pixel within two FWHM, no model error allowed for."""
-    half = stamps.values.shape[1] // 2
-    side = np.arange(-half, half + 1)
-    core = np.hypot(side[:, None], side) < 2.0 * fwhm
-    _, _, _, model = _refine(psf, stamps, stamps.x, stamps.y, stamps.good)
-    pull2 = np.square(stamps.values - model) / (stamps.sky_variance[:, None, None] + model)
-    counted = stamps.good & core
-    return float(np.median((pull2 * counted).sum(axis=(1, 2)) / np.maximum(counted.sum(axis=(1, 2)), 1)))
+def _held_out_scatter(
+    stamps: _Stamps, total: Floats, highest: int, oversampling: int, fwhm: float, shape: tuple[int, int]
+) -> dict[int, float]:
+    """For each degree, the robust scatter of PSF fluxes over aperture fluxes, of stars it was not fitted to.
+
+    That is what the model is for. The chi-square of the same stars' pixels decided before: of 10 frames with
+    25 stars it took a constant PSF 7 times, where fluxes were uncertain by 2 % and with degree 2 by 0.6 %.
+    As many parts are held out in turn as give some tens of stars; in order of brightness, all are alike.
+    """
+    n = len(total)
+    if highest == 0:
+        return {0: 0.0}
+    flux = np.full((highest + 1, n), np.nan)
+    n_parts = int(np.clip(np.ceil(_N_PARTS * _N_JUDGES / n), 1, _N_PARTS))
+    for part in range(n_parts):
+        is_held = np.arange(n) % _N_PARTS == part
+        train, held = stamps.select(np.flatnonzero(~is_held)), stamps.select(np.flatnonzero(is_held))
+        model = _fit(train, _constant_model(train, oversampling, fwhm, shape), n_rounds=2)
+        for degree in range(highest + 1):
+            if degree:
+                model = _fit(train, model.raised(degree), n_rounds=1)
+            flux[degree, is_held] = _refine(model.psf, held, held.x, held.y, held.good)[2]
+    ratio = flux / np.where(total > 0, total, np.nan)
+    scatter = {}
+    for degree, row in enumerate(ratio):
+        known = row[np.isfinite(row)]
+        middle = np.median(known) if known.size else np.nan
+        scatter[degree] = float(1.4826 * np.median(np.abs(known / middle - 1.0))) if middle > 0 else np.inf
+    return scatter
 
 
 def _moffat(size: int, oversampling: int, fwhm: float, beta: float) -> Floats:

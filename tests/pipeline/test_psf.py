@@ -64,7 +64,7 @@ def matched(sources, truth):
 def test_the_model_varies_because_the_psf_does(modelled):
     decision = modelled.steps[-1].decision
     assert modelled.psf.degree >= 2  # the true width is quadratic
-    assert decision["held_out_chi2_2"] < decision["held_out_chi2_0"]
+    assert decision["held_out_scatter_2"] < decision["held_out_scatter_0"]
 
 
 @pytest.mark.parametrize("at", [(650.3, 600.2), (200.0, 200.5), (1100.4, 250.0), (150.0, 1050.0)])
