@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from ..catalogues.opening import open_catalogue
 from ..config import PipelineConfig
-from ..errors import CatalogueError, FrameError
+from ..errors import CatalogueError, FileError, FrameError
 from ..products import Summary, input_digest_of, read_product, read_summary, write_product
 from ..store import tables
 from ..store.opening import Store
@@ -174,7 +174,7 @@ def _register(store: Store, job: TemplateJob, *, renew: bool) -> None:
 
 
 def _registered(store: Store, out: Path) -> list[InUse]:
-    """The templates in use whose files are there, in the order in which they were registered."""
+    """The templates in use whose files can be read, in the order in which they were registered."""
     with store.read() as session:
         rows = session.scalars(
             select(tables.Template).where(tables.Template.replaced_by.is_(None)).order_by(tables.Template.id)
@@ -182,7 +182,12 @@ def _registered(store: Store, out: Path) -> list[InUse]:
         found = []
         for row in rows:
             path = out / row.path
-            place = candidate_of(read_summary(path), path)
+            try:
+                place = candidate_of(read_summary(path), path)
+            except (
+                FileError
+            ):  # gone or damaged: the rule chooses anew, and the database says what it replaced
+                continue
             found.append(
                 InUse(row.id, row.branch, path, row.digest, tuple(map(str, row.exposure_ids)), place)
             )

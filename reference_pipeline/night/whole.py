@@ -237,8 +237,11 @@ def _queue(
 
 
 def _may_pass(row: tables.Subtraction) -> bool:
-    """Whether a failure may be another today: a killed process, a defect of the software, a full disk."""
-    return row.stage in ("software", "read") or row.reason == "killed"
+    """Whether it may end otherwise today, though inputs and settings are the same.
+
+    A killed process, a defect of the software, a full disk; a catalogue whose file was mended in its place.
+    """
+    return row.stage in ("software", "read", "catalogue", "store", "alert") or row.reason == "killed"
 
 
 def _as_it_is(report: DifferenceReport, row: tables.Subtraction) -> DifferenceReport:

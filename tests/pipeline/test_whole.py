@@ -236,6 +236,22 @@ def test_a_frame_that_cannot_be_subtracted_is_named_and_the_night_goes_on(night,
     assert not [line for line in again.stderr.splitlines() if " dip: " in line]
 
 
+def test_a_template_whose_file_is_gone_is_made_again_on_record(night, done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    [lost] = (out / "templates" / "dip").glob("*.fits")
+    before = lost.read_bytes()
+    lost.unlink()
+    result = run(night, out)
+    assert result.exit_code == 0, result.output
+    assert lost.read_bytes() == before
+    store = open_store(f"sqlite:///{out}/night.sqlite")
+    with store.read() as session:
+        in_use = select(tables.Template).where(tables.Template.replaced_by.is_(None))
+        assert [t.branch for t in session.scalars(in_use.order_by(tables.Template.branch))] == ["dip", "qip"]
+    store.close()
+
+
 def test_a_notice_lets_its_exposures_go_first(night, done, tmp_path):
     out = tmp_path / "out"
     for folder in ("masters", "calibrated"):
