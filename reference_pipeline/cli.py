@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from .night.report import NightReport
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From raw frames to multi-scale alerts.")
 
@@ -58,9 +61,7 @@ def reduce(
     except (ConfigError, CatalogueError) as error:
         typer.echo(f"reference-pipeline: {error}", err=True)
         raise typer.Exit(2) from None
-    for line in night.lines():
-        typer.echo(line)
-    raise typer.Exit(0 if night.is_complete else 1)
+    raise _said(night)
 
 
 @app.command()
@@ -108,9 +109,7 @@ def run(
     except (ConfigError, CatalogueError, StoreError) as error:
         typer.echo(f"reference-pipeline: {error}", err=True)
         raise typer.Exit(2) from None
-    for line in night.lines():
-        typer.echo(line)
-    raise typer.Exit(0 if night.is_complete else 1)
+    raise _said(night)
 
 
 @app.command()
@@ -225,6 +224,13 @@ def simulate(
         typer.echo(f"reference-pipeline: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(summary)
+
+
+def _said(night: NightReport) -> typer.Exit:
+    """Print what became of a night; the end of its command."""
+    for line in night.lines():
+        typer.echo(line)
+    return typer.Exit(0 if night.is_complete else 1)
 
 
 def main() -> None:
