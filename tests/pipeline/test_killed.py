@@ -9,12 +9,12 @@ import sys
 import time
 
 import pytest
+from small_night import write_small_night
 from sqlalchemy import select
 
 from multiscale import read_alerts
 from multiscale.packet import Alert
 from reference_pipeline.night.lock import only_run
-from reference_pipeline.simulate.survey import load_survey, only_fields, simulate_night
 from reference_pipeline.store import tables
 from reference_pipeline.store.opening import open_store
 
@@ -25,16 +25,7 @@ SIZE = (512, 512)
 def night(tmp_path_factory):
     """Two exposures of 512² pixels, and one of an earlier night."""
     folder = tmp_path_factory.mktemp("night")
-    survey = only_fields(load_survey("ast3"), ["F005"])
-    weather = survey.weather.model_copy(update={"patchy_cloud_rate": 0.0, "thin_cloud_rate": 0.0})
-    sky = survey.sky.model_copy(update={"variable_density": 3000.0})
-    survey = survey.model_copy(
-        update={
-            "size": SIZE, "bands": ("g",), "weather": weather, "sky": sky, "n_bias": 3, "n_flats": 3,
-            "n_science": 2, "template_night": "2026-04-16", "dither": 4.0, "branches": ("dip",),
-        }
-    )  # fmt: skip
-    simulate_night(survey, 3, "2026-05-16", folder)
+    write_small_night(folder, size=SIZE, variable_density=3000.0, branches=("dip",))
     return folder
 
 

@@ -10,16 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from small_night import TEMPLATE, write_small_night
 from sqlalchemy import select
 from typer.testing import CliRunner
 
 from multiscale import check_file, read_alerts
 from reference_pipeline.catalogues.sphere import separation
 from reference_pipeline.cli import app
-from reference_pipeline.config import load_config, write_config
 from reference_pipeline.frame import MaskBit
 from reference_pipeline.products import input_digest_of, read_product, read_summary, write_product
-from reference_pipeline.simulate.survey import load_survey, only_fields, simulate_night
 from reference_pipeline.store import tables
 from reference_pipeline.store.opening import open_store
 
@@ -28,25 +27,7 @@ from reference_pipeline.store.opening import open_store
 def night(tmp_path_factory):
     """Two visits of a field, and one of an earlier night; many variable stars, both branches."""
     folder = tmp_path_factory.mktemp("night")
-    survey = only_fields(load_survey("ast3"), ["F005"])
-    weather = survey.weather.model_copy(update={"patchy_cloud_rate": 0.0, "thin_cloud_rate": 0.0})
-    sky = survey.sky.model_copy(update={"variable_density": 2000.0})
-    survey = survey.model_copy(
-        update={
-            "size": (768, 720), "bands": ("g",), "weather": weather, "sky": sky, "n_bias": 3, "n_flats": 3,
-            "n_science": 2, "template_night": "2026-04-16", "dither": 4.0,
-        }
-    )  # fmt: skip
-    simulate_night(survey, 3, "2026-05-16", folder)
-    config = load_config(folder / "reduce.toml")
-    run_branches = config.night.model_copy(update={"branches": ("qip", "dip")})
-    catalogues = {name: str(folder / "catalogues" / file) for name, file in
-                  {"astrometry": "gaia", "photometry": "ps1", "galaxies": "GLADE+.txt",
-                   "orbits": "MPCORB.DAT"}.items()}  # fmt: skip
-    config = config.model_copy(
-        update={"night": run_branches, "catalogues": config.catalogues.model_copy(update=catalogues)}
-    )
-    write_config(folder / "night.toml", config)
+    write_small_night(folder, size=(768, 720), variable_density=2000.0, branches=("qip", "dip"))
     return folder
 
 
@@ -58,7 +39,7 @@ def done(night):
 
 
 def run(night, out, *more):
-    arguments = ["run", night / "night.toml", *more, "-o", out, "--workers", 2]
+    arguments = ["run", night / "reduce.toml", *more, "-o", out, "--workers", 2]
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
@@ -109,7 +90,7 @@ def test_alerts_are_where_something_varies(night, done):
 def test_what_varies_has_an_alert(night, done):
     """Every variable source whose flux changed by 20 sigma, away from the edge and not saturated."""
     alerts = alerts_of(done)
-    table, fluxes = variables_of(night, "ast3-20260416-F005-g-0000")  # the template
+    table, fluxes = variables_of(night, TEMPLATE)  # the template
     earlier = dict(zip((int(id_) for id_ in table["id"]), fluxes))
     n_changed = 0
     for exposure_id in {a.detection.exposure_id for a in alerts}:
