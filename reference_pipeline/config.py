@@ -286,6 +286,23 @@ class Alerts(Config):
     psf: bool = False  # of the difference, at the candidate: an eighth more bytes
 
 
+class Classify(Config):
+    """classify/: what is said of candidates and frames. A model is a shipped one's name, or a card (.json);
+    "auto" takes the shipped one that fits camera, stamps and pixel scale, and none where none does.
+    """
+
+    real_bogus: str | None = "auto"  # None: no scores
+    stamps: str | None = "auto"
+    clouds: str | None = "auto"
+    min_real_bogus: float = Field(
+        default=0.0, ge=0, le=1
+    )  # candidates below are cut ("real-bogus"), not sent
+    priors: Literal["training", "stream"] = "training"  # class rates that probabilities are given for
+    cloud_score: float = Field(default=0.5, ge=0, le=1)  # from here on a frame is marked cloudy
+    burst: int = Field(default=300, ge=1)  # candidates per square degree that pass the cuts; more of a cloudy
+    # frame's and all of them are dropped
+
+
 class NightRun(Config):
     """night/: the whole night. Paths are taken from where the settings lie."""
 
@@ -329,6 +346,7 @@ class PipelineConfig(Config):
     crossmatch: CrossMatch = CrossMatch()
     association: Association = Association()
     alerts: Alerts = Alerts()
+    classify: Classify = Classify()
     night: NightRun = NightRun()
 
 

@@ -78,6 +78,8 @@ REASONS: dict[str, str] = {  # word -> what it means, and what can be done
     "`align.max_scatter`): one of the two WCS is off.",
     "too-many": "More candidates than any sky has (`detect.max_candidates`): the subtraction failed.",
     "alert-refused": "An alert does not hold against the specification; a defect of this software.",
+    "not-labelled": "The file is not a container of labelled stamps written by this pipeline, it is damaged, "
+    "or a folder holds none. `simulate stamps` and `label` make them.",
     "not-solvable": "The stamps do not determine the matching kernel (`subtract.degree`).",
     "not-trusted": "Stamps that the kernel was not fitted to do not subtract well (`subtract.max_chi2`), or "
     "fewer than `subtract.min_stamps` agree: a misaligned template, or another band.",

@@ -66,7 +66,7 @@ install_package() {
     extras=$EXTRAS
     "$VENV/bin/python" tools/torch_constraint.py >"$VENV/constraints.txt"
     if [ -s "$VENV/constraints.txt" ]; then
-        extras=$extras,torch
+        extras=$extras,train
     else
         say "pip finds no CPU build of torch, so torch is left out and its tests will be skipped"
     fi

@@ -1,0 +1,1 @@
+"""Classification of stamps and frames: networks, how they are trained, and their use without torch."""
