@@ -66,14 +66,17 @@ def cutouts(
     *,
     config: Alerts,
     pixel_scale: float,
+    geometry: Geometry | None = None,
 ) -> list[Cutout]:
     """Return the cutout of each candidate from the full images, which share the template's grid.
+
+    ``geometry`` takes the place of the settings' profile.
 
     Pixels are invalid (NaN) in the science and template image where no flux may be measured on them
     (UNUSABLE), in difference and score where nothing is known. The noise, in units of which RICE steps, is
     that of the frame's background; of the difference the root of its median variance. Raises ConfigError.
     """
-    geometry = geometry_of(config, pixel_scale)
+    geometry = geometry or geometry_of(config, pixel_scale)
     options: dict[str, Any] = {
         "encoding": config.encoding,
         "step_sigma": config.step_sigma,
@@ -90,7 +93,7 @@ def cutouts(
     }
     done: dict[int, Cutout] = {}
     for start, band, members in _bands(candidates, difference.data.shape, geometry.span_px):
-        planes = _planes(band, difference, aligned, template, config)
+        planes = planes_of(band, difference, aligned, template, config)
         encoded = encode_cutouts(
             planes,
             geometry,
@@ -131,10 +134,10 @@ class _SkyOf:
         return ra, dec
 
 
-def _planes(
+def planes_of(
     band: slice, difference: Difference, aligned: Frame, template: Frame, config: Alerts
 ) -> dict[str | tuple[str, str], NDArray[Any]]:
-    """The planes that travel, rows ``band`` of each."""
+    """The planes that travel, rows ``band`` of each; what is not known is NaN."""
     mask = difference.mask[band]
     data = difference.data[band]
     images: dict[str, Any] = {

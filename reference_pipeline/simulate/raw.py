@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from multiscale.atomic import replacing
 from ..errors import ConfigError
 from ..frame import Exposure
 from .telescope import Telescope
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
 
 _KINDS = {"bias": "bias", "dark": "dark", "flat": "flat", "science": "object"}
 
@@ -23,14 +27,22 @@ def write_raw(path: str | Path, raw: NDArray[np.uint16], exposure: Exposure, tel
     ConfigError if the array is not of the camera's raw shape.
     """
     from astropy.io import fits
-    from astropy.time import Time
 
-    camera = telescope.detector.camera
     if raw.shape != telescope.detector.raw_shape or raw.dtype != np.uint16:
         raise ConfigError(
             f"raw frame {exposure.id}: {raw.dtype} of shape {raw.shape}, "
             f"expected uint16 of {telescope.detector.raw_shape}"
         )
+    with replacing(path) as partial:
+        fits.PrimaryHDU(raw, raw_header(exposure, telescope)).writeto(partial, output_verify="exception")
+
+
+def raw_header(exposure: Exposure, telescope: Telescope) -> Header:
+    """Return the header of a raw file: what the control computer knows."""
+    from astropy.io import fits
+    from astropy.time import Time
+
+    camera = telescope.detector.camera
     start = Time(exposure.start_mjd, format="mjd", scale="utc", precision=3)
     cards = [
         ("IMAGETYP", _KINDS[exposure.kind], "kind of frame"),
@@ -56,6 +68,4 @@ def write_raw(path: str | Path, raw: NDArray[np.uint16], exposure: Exposure, tel
         ("BUNIT", "adu", None),
         ("SIMULATE", True, "made by a simulation"),
     ]
-    header = fits.Header([card for card in cards if card[1] is not None])
-    with replacing(path) as partial:
-        fits.PrimaryHDU(raw, header).writeto(partial, output_verify="exception")
+    return fits.Header([card for card in cards if card[1] is not None])
