@@ -20,7 +20,7 @@ from .encoding import MAX_EXPONENT, MIN_EXPONENT, REDUCTION, encode_planes
 from .errors import GeometryError, RecordError
 from .geometry import Geometry, Placement
 from .keys import NO_DATA, OFF_IMAGE, ClippedBy, PlaneKey, WireKey, encoding_of, plane_key, unit_of, wire_key
-from .noise import backgrounds_and_noises, median
+from .noise import backgrounds_and_noises, median, rows_looked_at
 from .pyramid import build_levels
 from .rules import FLUX_KINDS, MAX_MASK_BITS, SPEC_VERSION
 from .sky import fit_sky
@@ -307,7 +307,7 @@ def _medians_and_sigmas(plan: _Plan, footprints: Sequence[np.ndarray]) -> list[t
         return backgrounds_and_noises(footprints)
     sigma = math.nan if plan.sigma is None else plan.sigma
     if is_rice or (is_flux and plan.statistics):
-        return [(median(_valid(footprint)), sigma) for footprint in footprints]
+        return [(median(_valid(rows_looked_at(footprint))), sigma) for footprint in footprints]
     return [(math.nan, sigma)] * len(footprints)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from .arrays import INVALID_LIMIT
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
+ENOUGH = 4096  # pixels; of a larger footprint every so many rows are looked at (docs/decisions/0012)
 _ABS_BITS = np.int32(0x7FFFFFFF)
 
 
@@ -61,12 +62,24 @@ def _median_deviation(values: np.ndarray, order: np.ndarray, about: float) -> fl
     return _middle(np.bitwise_and(values.view(np.int32), _ABS_BITS, out=order))
 
 
+def rows_looked_at(footprint: np.ndarray) -> np.ndarray:
+    """Return the rows of a footprint (H, W) that its median is taken of: all, or of a large one a part."""
+    return footprint[:: _stride(footprint)]
+
+
+def _stride(footprint: np.ndarray) -> int:
+    return max(1, footprint.size // ENOUGH)
+
+
 def background_and_noise(footprint: np.ndarray) -> tuple[float, float]:
     """Return the median and the robust sigma of the valid pixels of a float32 (H, W) footprint, in its unit.
 
     The sigma is the smaller of that of the pixels and that of the differences of horizontal and vertical
     neighbours over sqrt(2): a galaxy raises the first, correlated noise lowers the second. Both are NaN
     when no pixel is valid; where no two neighbours are valid the first alone counts.
+
+    Of a footprint of n times 4,096 pixels, n >= 2, every n-th row is looked at, and the row above it for the
+    vertical neighbours: medians of so many pixels are good to 0.02 sigma, and four times cheaper at 4x16.
     """
     [result] = backgrounds_and_noises([footprint])
     return result
@@ -83,21 +96,24 @@ def backgrounds_and_noises(footprints: Sequence[np.ndarray]) -> list[tuple[float
 def _background_and_noise(
     footprint: np.ndarray, values: np.ndarray, differences: np.ndarray, order: np.ndarray
 ) -> tuple[float, float]:
-    height, width = footprint.shape
     if footprint.size == 0:
         return math.nan, math.nan
-    values = values[: footprint.size]
-    image = values.reshape(height, width)
-    image[...] = footprint
-    lowest, highest = values.min(), values.max()  # NaN where there is one
-    is_whole = bool(highest < INVALID_LIMIT and lowest > -INVALID_LIMIT)
+    every = _stride(footprint)
+    rows, above = footprint[::every], footprint[1::every]
+    values = values[: rows.size]
+    image = values.reshape(rows.shape)
+    image[...] = rows
+    if every == 1:
+        above = image[1:]
+    lowest = values.min()
+    is_whole = _is_valid(image) and (every == 1 or _is_valid(above))
     if not is_whole:
-        with np.errstate(invalid="ignore"):
-            image[~(np.abs(image) < INVALID_LIMIT)] = math.nan
-    n_across, n_along = height * (width - 1), (height - 1) * width
+        image[...] = _nan_where_invalid(image)
+        above = _nan_where_invalid(above)
+    n_across, n_along = image[:, 1:].size, above.size
     differences = differences[: n_across + n_along]
-    np.subtract(image[:, 1:], image[:, :-1], out=differences[:n_across].reshape(height, width - 1))
-    np.subtract(image[1:], image[:-1], out=differences[n_across:].reshape(height - 1, width))
+    np.subtract(image[:, 1:], image[:, :-1], out=differences[:n_across].reshape(len(image), -1))
+    np.subtract(above, image[: len(above)], out=differences[n_across:].reshape(above.shape))
     if not is_whole:
         values, differences = values[values == values], differences[differences == differences]
     background = _median(values, order[: values.size], is_positive=bool(lowest > 0))
@@ -107,3 +123,13 @@ def _background_and_noise(
         of_differences = _median_deviation(differences, order, _median(differences, order))
         sigma = min(sigma, MAD_TO_SIGMA * of_differences / math.sqrt(2))
     return background, sigma
+
+
+def _is_valid(pixels: np.ndarray) -> bool:
+    """Whether every pixel is valid; a NaN makes either comparison false."""
+    return pixels.size == 0 or bool(pixels.max() < INVALID_LIMIT and pixels.min() > -INVALID_LIMIT)
+
+
+def _nan_where_invalid(pixels: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(pixels) < INVALID_LIMIT, pixels, np.float32(math.nan))

@@ -1140,6 +1140,29 @@ def test_background_and_noise_are_those_of_clause_5_6(data, height, width):
     assert sigma == pytest.approx(expected, rel=1e-5, abs=1e-6 * scale)
 
 
+@pytest.mark.parametrize("shape", [(128, 128), (90, 128), (128, 91), (256, 256), (2, 9000)])
+@pytest.mark.parametrize("n_invalid", [0, 300])
+def test_of_a_large_footprint_every_nth_row_is_looked_at(shape, n_invalid):
+    rng = np.random.default_rng(5)
+    image = rng.normal(40, 3, shape).astype(np.float32)
+    image.ravel()[rng.permutation(image.size)[:n_invalid]] = np.nan
+    if n_invalid:
+        image[1, 5] = -3.4e38  # beside a row that is looked at
+    every = image.size // 4096
+    clean = np.where(np.abs(image) < 2.0**125, image, np.float32(np.nan)).astype(float)
+    rows, above = clean[::every], clean[1::every]
+    across = np.diff(rows, axis=1)
+    along = above - rows[: len(above)]
+    differences = np.concatenate([across.ravel(), along.ravel()])
+    background, sigma = background_and_noise(image)
+    assert background == np.nanmedian(rows)
+    of_pixels = 1.4826 * np.nanmedian(np.abs(rows - background))
+    of_differences = 1.4826 * np.nanmedian(np.abs(differences - np.nanmedian(differences))) / math.sqrt(2)
+    assert sigma == pytest.approx(min(of_pixels, of_differences), rel=1e-5)
+    assert background == pytest.approx(40, abs=0.2)
+    assert sigma == pytest.approx(3, rel=0.05)
+
+
 # --- errors -------------------------------------------------------------------------------------------
 
 ERRORS = [e for e in vars(all_errors).values() if isinstance(e, type) and issubclass(e, StampError)]
