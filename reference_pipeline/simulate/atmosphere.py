@@ -34,6 +34,9 @@ class Conditions(Config):
     jitter_angle: float = 0.0
     cloud: Literal["none", "thin", "patchy"] = "none"
     cloud_depth: float = Field(default=0.0, ge=0)  # mag: mean of thin, deepest of patchy, over 6° of sky
+    cloud_light: float = Field(
+        default=1.0, ge=0
+    )  # brightness of thick cloud relative to the clear sky: below 1 on dark nights, above under a Moon
     moon_gradient: float = Field(default=0.0, ge=0)  # of the sky, from the centre to the edge
     moon_angle: float = 0.0  # where the sky is brightest
     zenith_angle: float = 90.0  # where the zenith lies

@@ -77,6 +77,9 @@ def expose(
     )
     fwhm = float(psf_fwhm(psf)[0])
     brightness = sky * sky_gradient(conditions)
+    if conditions.cloud_light != 1.0:
+        passing = clear / transmission(conditions.model_copy(update={"cloud": "none"}), airmass, field, rng)
+        brightness = brightness * (passing + (1 - passing) * conditions.cloud_light)
     light = drawn.image
     for rows in strips(shape[0]):
         light[rows] += at_rows(brightness, shape, rows)
