@@ -226,6 +226,116 @@ def simulate(
     typer.echo(summary)
 
 
+@app.command()
+def classify(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES...", help="Avro files of packets, or folders of them.", exists=True),
+    ],
+    real_bogus: Annotated[
+        str, typer.Option(help="A shipped model's name, a card (.json), auto, or none.")
+    ] = "auto",
+    stamps: Annotated[str, typer.Option(help="Likewise, for the six classes.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="An Avro file: the packets, classified.")
+    ] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="A line for each packet on stdout; the default without -o.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=0, help="Of onnxruntime; 0: one for each core.")] = 0,
+) -> None:
+    """Say what packets show: real or bogus, and which of six classes; as CSV, or into the packets.
+
+    Takes alerts of ours and of other surveys with an embedded cutout. Shipped models were trained on
+    simulated data. Exit status: 0 if every packet is classified, 1 if any is not (stderr says which and
+    why), 2 if the command or a model cannot be used, or no shipped model fits.
+    """
+    import sys
+
+    from multiscale.cli.common import expand
+    from multiscale.errors import StampError
+
+    from .classify.packets import classified, write_classified, write_csv
+    from .errors import ConfigError
+
+    if output is not None and as_csv:
+        raise typer.BadParameter("--csv or --output, not both")
+    troubles: list[str] = []
+
+    def trouble(line: str) -> None:
+        troubles.append(line)
+        typer.echo(line, err=True)
+
+    said = classified(
+        expand(paths), real_bogus=None if real_bogus == "none" else real_bogus,
+        stamps=None if stamps == "none" else stamps, n_threads=threads, trouble=trouble,
+    )  # fmt: skip
+    try:
+        if output is not None:
+            typer.echo(f"{write_classified(output, said)} packets in {output}")
+        else:
+            write_csv(sys.stdout, said)
+    except (ConfigError, StampError) as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    raise typer.Exit(1 if troubles else 0)
+
+
+@app.command()
+def label(
+    alerts: Annotated[
+        list[Path],
+        typer.Argument(metavar="ALERTS...", help="Avro files, folders, tar archives.", exists=True),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="A folder: labelled/, ambiguous/, left_out.csv, report.json."),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV: id, label; subtype, source, weak, confirmed. Default: the alerts' own hints.",
+            exists=True,
+        ),
+    ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of known objects (ra, dec, name): bogus ones there are left out.", exists=True
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="A profile of the cutouts; default: the survey's own, ZTF-4x8.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the alert drawn for each object.")] = 1,
+) -> None:
+    """Make labelled stamps of real alerts of ZTF, LSST and others, those that are fit for it.
+
+    Exit status: 0 if every packet could be read, 1 if any could not (left_out.csv says which and why),
+    2 if the command, the table or the output cannot be used.
+    """
+    from multiscale.errors import GeometryError
+    from multiscale.geometry import profile
+
+    from .errors import ConfigError
+    from .labelled.purity import read_known, read_labels
+    from .labelled.real import label_alerts
+
+    try:
+        report = label_alerts(
+            alerts, output, labels=None if labels is None else read_labels(labels),
+            known=None if known is None else read_known(known),
+            geometry=None if layout is None else profile(layout), seed=seed,
+            progress=lambda line: typer.echo(line, err=True),
+        )  # fmt: skip
+    except (ConfigError, GeometryError) as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    for line in report.lines():
+        typer.echo(line)
+    raise typer.Exit(1 if "unreadable" in report.reasons else 0)
+
+
 def _said(night: NightReport) -> typer.Exit:
     """Print what became of a night; the end of its command."""
     for line in night.lines():
