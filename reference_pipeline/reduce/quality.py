@@ -17,19 +17,19 @@ from .photometry import background_rms, limiting_magnitude
 #: Rows and columns of the thumbnail, whatever the frame's shape.
 THUMBNAIL_SIZE = 256
 
-CloudNetwork = Callable[[NDArray[np.float32]], float]
+#: Probability that a frame was taken through cloud (classify/thumbnails.py makes one).
+CloudNetwork = Callable[[Frame], float]
 
 
 def assess(frame: Frame, *, config: QualityCheck, cloud_network: CloudNetwork | None = None) -> Frame:
     """Return ``frame`` with its quality and thumbnail, and a verdict in the step's record.
 
-    ``cloud_network`` takes what :func:`cloud_input` gives and returns a probability of cloud. What a frame
-    has not come to (stars, zero point) is NaN in its quality, so that a failed frame can be looked at too.
-    Raises PixelError ("no-pixels") where there is nothing to look at.
+    What a frame has not come to (stars, zero point) is NaN in its quality, so that a failed frame can be
+    looked at too. Raises PixelError ("no-pixels") where there is nothing to look at.
     """
     started = time.perf_counter()
     picture = thumbnail(frame)
-    score = None if cloud_network is None else float(cloud_network(_network_input(picture)))
+    score = None if cloud_network is None else float(cloud_network(frame))
     quality = measure(frame, cloud_score=score)
     trouble = complaints(quality, config=config)
     decision: dict[str, Decision] = {
@@ -92,9 +92,17 @@ def pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def thumbnail(frame: Frame) -> NDArray[np.uint8]:
     """Return the frame in 256×256 cells, each the mean of its usable pixels, between zscale's limits.
 
-    uint8, [y, x], 0 at or below the lower limit and 255 at or above the upper. A frame with sides below 256
-    has its pixels repeated; cells without a usable pixel are shown at the median. Binning comes before
-    zscale: the noise that would set the limits is then that of a cell, and thin cloud shows.
+    uint8, [y, x], 0 at or below the lower limit and 255 at or above the upper. Raises PixelError
+    ("no-pixels").
+    """
+    return shown(*cells_of(frame))
+
+
+def cells_of(frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the mean (electrons) of the usable pixels in each of 256×256 cells, and which cells have any.
+
+    A frame with sides below 256 has its pixels repeated; cells without a usable pixel are at the median.
+    Raises PixelError ("no-pixels") where no cell has one.
     """
     rows = _edges(frame.shape[0])
     columns = _edges(frame.shape[1])
@@ -110,18 +118,18 @@ def thumbnail(frame: Frame) -> NDArray[np.uint8]:
         raise PixelError(frame.id, "quality", "no-pixels", "no usable pixel for a thumbnail")
     cells = np.divide(total, count, out=np.full_like(total, np.nan), where=is_seen)
     cells[~is_seen] = np.median(cells[is_seen])
-    low, high = ZScaleInterval().get_limits(cells)
+    return cells, is_seen
+
+
+def shown(cells: NDArray[np.float64], is_seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return cells as a picture between the limits that zscale finds in those that are seen.
+
+    Binning comes before zscale: the noise that would set the limits is then that of a cell, and thin cloud
+    shows.
+    """
+    low, high = ZScaleInterval().get_limits(cells[is_seen])
     scaled = (cells - low) / (high - low) if high > low else np.full_like(cells, 0.5)
     return np.rint(255.0 * np.clip(scaled, 0.0, 1.0)).astype(np.uint8)
-
-
-def cloud_input(frame: Frame) -> NDArray[np.float32]:
-    """Return what a cloud network looks at: the thumbnail in [0, 1], float32, (1, 256, 256)."""
-    return _network_input(thumbnail(frame) if frame.thumbnail is None else frame.thumbnail)
-
-
-def _network_input(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return (picture[None].astype(np.float32)) / np.float32(255.0)
 
 
 def _edges(length: int) -> NDArray[np.int64]:

@@ -12,6 +12,8 @@ from ..recipe import Recipe
 from .ours import MultiScaleNet
 from .published import published
 from .real_bogus import RotationResNet
+from .resnet import CloudResNet
+from .small_clouds import SmallCloudNet
 
 
 def _ours(recipe: Recipe) -> nn.Module:
@@ -37,11 +39,21 @@ def _rotation_resnet(recipe: Recipe) -> nn.Module:
     )
 
 
+def _small_clouds(recipe: Recipe) -> nn.Module:
+    return SmallCloudNet(len(recipe.classes), **recipe.options)
+
+
+def _cloud_resnet(recipe: Recipe) -> nn.Module:
+    return CloudResNet(len(recipe.classes), **recipe.options)
+
+
 #: Name in a recipe -> what makes it.
 NETWORKS: dict[str, Callable[[Recipe], nn.Module]] = {
     "ours": _ours,
     "published": _published,  # options: name, of Table 2 of Reyes-Jainaga+ 2023
     "rotation-resnet": _rotation_resnet,
+    "small-clouds": _small_clouds,
+    "cloud-resnet": _cloud_resnet,  # Sun+ 2022, 2.4
 }
 
 
