@@ -175,11 +175,16 @@ def light_curve(
         typer.echo(path)
 
 
-@app.command()
+simulation = typer.Typer(add_completion=False)
+app.add_typer(simulation, name="simulate")
+
+
+@simulation.callback(invoke_without_command=True)
 def simulate(
+    context: typer.Context,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A folder: raw/, truth/, catalogues/, survey.json.")
-    ],
+        Path | None, typer.Option("--output", "-o", help="A folder: raw/, truth/, catalogues/, survey.json.")
+    ] = None,
     survey: Annotated[
         str, typer.Option(help="A shipped survey (ast3, ztf, lsst), or a .toml that describes one.")
     ] = "ast3",
@@ -204,6 +209,11 @@ def simulate(
 
     Exit status: 0 if the night was written, 2 if the command or the survey cannot be used.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if output is None:
+        typer.echo("reference-pipeline: simulate: name the folder of the night with --output", err=True)
+        raise typer.Exit(2)
     from .errors import CatalogueError, ConfigError
     from .simulate.survey import load_survey, only_fields, simulate_night
 
@@ -334,6 +344,53 @@ def label(
     for line in report.lines():
         typer.echo(line)
     raise typer.Exit(1 if "unreadable" in report.reasons else 0)
+
+
+@simulation.command("stamps")
+def simulate_stamps(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder: cell-NNNNN.stamps.avro, set.json.")
+    ],
+    survey: Annotated[
+        str, typer.Option(help="A shipped set (ztf, ast3, lsst), or a .toml that describes one.")
+    ] = "ztf",
+    number: Annotated[int, typer.Option(min=1, help="Stamps at least; whole cells are written.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0, help="Same set, seed and options: same bytes.")] = 1,
+    branch: Annotated[
+        list[str] | None, typer.Option(help="dip or qip; may be repeated. Default: the set's.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels a side of the cutouts.")] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels of the cutouts.")] = None,
+    encoding: Annotated[str, typer.Option(help="Of the cutouts: raw or rice.")] = "raw",
+    inject: Annotated[int, typer.Option(min=0, help="Point sources put into each science frame.")] = 0,
+    with_cut: Annotated[
+        bool, typer.Option("--with-cut", help="Keep what the pipeline's cuts remove.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Make labelled stamps: detections of the whole pipeline on simulated frames, each with what it is.
+
+    Interrupted, run it again: it goes on. Class rates are the set's, not nature's.
+
+    Exit status: 0 if the stamps are there, 2 if the command or the description cannot be used.
+    """
+    from .errors import CatalogueError, ConfigError
+    from .labelled.description import load_set, options_of
+    from .labelled.simulate import simulate_stamps as simulate_stamps_
+
+    try:
+        summary = simulate_stamps_(
+            load_set(survey), seed, number, output, workers=workers,
+            options=options_of(
+                size=size, levels=levels, encoding=encoding, inject=inject, with_cut=with_cut,
+                branches=branch or (),
+            ),
+            progress=lambda line: typer.echo(line, err=True),
+        )  # fmt: skip
+    except (ConfigError, CatalogueError) as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(summary)
 
 
 def _said(night: NightReport) -> typer.Exit:
