@@ -182,7 +182,7 @@ def stamp_of_alert(
         n_detections=chosen.n_detections,
         is_first=chosen.is_first,
         is_random=chosen.is_random,
-        is_simulated=False,
+        is_simulated=_is_simulated(alert.record),
         is_weak=label.is_weak,
         source=label.source,
     )
@@ -381,6 +381,12 @@ def _is_altered(record: Mapping[str, Any]) -> bool:
     return abs(jd - 2_400_000.5 - (ztf.CANDID_MJD + candid // 10**9 / 1e6)) > _ALTERED_DAYS
 
 
+def _is_simulated(record: Mapping[str, Any]) -> bool:
+    """Whether the packet says so of itself, as those of `multiscale sample` do."""
+    inner = record.get("candidate") or record.get("diaSource") or {}
+    return "simulatedClass" in inner or "simulated" in str(record.get("publisher") or "").lower()
+
+
 def _measured_snr(cutout: SurveyCutout) -> float:
     """S/N of the 3 x 3 pixels at the centre of the difference, of white noise, where no packet says one."""
     return 3.0 * center_excess(cutout.planes["difference"], *cutout.center)
@@ -404,7 +410,7 @@ def _write_report(output: Path, report: LabelReport, seed: int) -> None:
         rows.writerow(("id", "reason", "message", "file", "packet"))
         rows.writerows((o.alert_id, o.reason, o.message, o.file, o.packet) for o in report.left_out)
     summary = {
-        "is_simulated": False, "seed": seed, "kept": dict(report.counts), "objects": dict(report.n_random),
+        "seed": seed, "kept": dict(report.counts), "objects": dict(report.n_random),
         "ambiguous": report.n_ambiguous, "left_out": report.reasons,
     }  # fmt: skip
     with replacing(output / "report.json") as partial:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from multiscale.avro import read_container
 from multiscale.geometry import PROFILES
+from multiscale.samples import write_samples
 from multiscale.surveys import read_survey_alert
 from reference_pipeline.cli import app
 from reference_pipeline.errors import ConfigError
@@ -194,7 +195,6 @@ def test_every_hinted_alert_is_kept_or_listed(hinted):
     assert all(s.is_weak and "extragalactic_likely" in s.source for s in stamps["ambiguous"])
     assert sum(report.counts.values()) == len(stamps["labelled"])
     summary = json.loads((out / "report.json").read_text())
-    assert summary["is_simulated"] is False
     assert summary["kept"]["satellite"] == 17  # 19, of which two were altered
 
 
@@ -291,6 +291,17 @@ def test_a_label_may_name_the_object_and_one_of_the_alert_is_surer(shared_data, 
     label_alerts([path], tmp_path / "b", labels=both)
     [stamp] = read_stamps(stamp_files([tmp_path / "b"])[0])
     assert (stamp.label, stamp.object_id) == ("VS", "ZTF18abdcipx")
+
+
+@pytest.mark.parametrize("survey", ["ztf", "lsst"])
+def test_simulated_packets_stay_simulated(survey, tmp_path):
+    write_samples(tmp_path / "alerts.avro", survey=survey, n=6)
+    records = [record for _, _, record, _ in alert_records([tmp_path / "alerts.avro"])]
+    labels = {ids_of(record)[0]: label_of("SN") for record in records}
+    label_alerts([tmp_path / "alerts.avro"], tmp_path / "out", labels=labels)
+    stamps = list(read_stamps(stamp_files([tmp_path / "out"])[0]))
+    assert len(stamps) == 6
+    assert all(s.is_simulated for s in stamps)
 
 
 def test_a_hint_of_no_class_is_none():
