@@ -13,7 +13,6 @@ layers keep track of which, and the last one averages over them. One pass.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -45,31 +44,31 @@ class GroupConv(nn.Module):
         self.size, self.order, self.padding, self.n_from = size, order, padding, n_from
         self.register_buffer("places", torch.from_numpy(_places(size, order, n_from)), persistent=False)
 
-    def kernel(self) -> Tensor:
-        """(c_out order, c_in n_from, k, k): every filter in each of its orientations."""
-        n_out, n_in, _ = self.weight.shape
-        places = cast(Tensor, self.places)  # (order, n_from k k)
-        turned = self.weight.index_select(2, places.flatten()).unflatten(2, places.shape)
-        shape = (n_out * self.order, n_in * self.n_from, self.size, self.size)
-        return turned.transpose(1, 2).reshape(shape)
-
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of ``x``, normalised; one mean and scale for all orientations."""
-        y = F.conv2d(x, self.kernel(), padding=self.padding)
+        if not self.training:
+            return F.conv2d(x, *self._without_norm(), padding=self.padding)
+        y = F.conv2d(x, self._turned(self.weight), padding=self.padding)
         n, _, height, width = y.shape
         return self.norm(y.reshape(n, len(self.weight), -1)).reshape(n, -1, height, width)
 
-    def as_plain(self) -> nn.Conv2d:
-        """Return the convolution that does the same at inference: normalisation within its kernel."""
-        assert self.norm.running_mean is not None
-        assert self.norm.running_var is not None
-        gain = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
-        bias = self.norm.bias - self.norm.running_mean * gain
-        kernel = self.kernel() * gain.repeat_interleave(self.order)[:, None, None, None]
-        plain = nn.Conv2d(kernel.shape[1], kernel.shape[0], self.size, padding=self.padding)
-        plain.weight.data = kernel.detach().clone()
-        plain.bias.data = bias.repeat_interleave(self.order).detach().clone()
-        return plain
+    def _turned(self, weight: Tensor) -> Tensor:
+        """(c_out order, c_in n_from, k, k): every filter in each of its orientations."""
+        n_out, n_in, _ = weight.shape
+        places = cast(Tensor, self.places)  # (order, n_from k k)
+        turned = weight.index_select(2, places.flatten()).unflatten(2, places.shape)
+        shape = (n_out * self.order, n_in * self.n_from, self.size, self.size)
+        return turned.transpose(1, 2).reshape(shape)
+
+    def _without_norm(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias that do at inference what convolution and normalisation do.
+
+        An ONNX file holds the few numbers they are made of; a runtime makes them once, when it loads it.
+        """
+        mean, variance = cast(Tensor, self.norm.running_mean), cast(Tensor, self.norm.running_var)
+        gain = self.norm.weight / (variance + self.norm.eps).sqrt()
+        bias = self.norm.bias - mean * gain
+        return self._turned(self.weight * gain[:, None, None]), bias.repeat_interleave(self.order)
 
 
 class MultiScaleNet(nn.Module):
@@ -145,16 +144,6 @@ class MultiScaleNet(nn.Module):
         quarter = maps.shape[-1] // 4
         centre = maps[..., quarter : 3 * quarter, quarter : 3 * quarter].unflatten(0, (-1, self.n_levels))
         return torch.cat([centre[:, 1:], torch.zeros_like(centre[:, :1])], dim=1).flatten(0, 1)
-
-
-def as_plain(network: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode whose group convolutions are plain ones: what is exported."""
-    plain = copy.deepcopy(network).eval()
-    for module in list(plain.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, GroupConv):
-                setattr(module, name, child.as_plain())
-    return plain
 
 
 def _halved(maps: Tensor) -> Tensor:

@@ -1,0 +1,124 @@
+"""From a recipe and labelled stamps to a model: read, split, train, calibrate, test, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiscale.atomic import replacing
+
+from ..labelled.split import PARTS, class_counts
+from .calibration import Tested, calibrated, measured, members_f1
+from .card import ModelCard
+from .dataset import Examples, read_examples
+from .export import export_model
+from .networks.build import n_parameters
+from .recipe import Recipe
+from .training import TEST, VALIDATION, Member, logits_of, train_member
+
+Ints = NDArray[np.int64]
+Progress = Callable[[str], None]
+
+
+def make_model(
+    recipe: Recipe,
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    n_threads: int = 1,
+    progress: Progress = lambda line: None,
+) -> ModelCard:
+    """Train what ``recipe`` says on the labelled stamps in ``paths``, and write the model to ``folder``.
+
+    Beside its three files lies NAME.result.json: how each member was trained, and all scores. Returns the
+    card. Raises FileError for what are no labelled stamps, ConfigError for those that do not do.
+    """
+    examples = read_examples(paths, recipe)
+    parts = examples.parts(recipe.split_seed)
+    counts = class_counts(np.array(recipe.classes)[examples.labels], parts)
+    for name, of_parts in counts.items():
+        progress(f"{recipe.name}: {name}: {', '.join(f'{n} {p}' for n, p in zip(of_parts, PARTS))}")
+    members = [
+        train_member(recipe, examples, parts, seed=recipe.seed + i, n_threads=n_threads, progress=progress)
+        for i in range(recipe.n_members)
+    ]
+    card = calibrated(
+        _card(recipe, examples, members, counts), _logits(members, examples, parts == VALIDATION),
+        examples.labels[parts == VALIDATION],
+    )  # fmt: skip
+    is_test = parts == TEST
+    tested = Tested(_logits(members, examples, is_test), examples.labels[is_test], examples.groups[is_test])
+    scores = measured(card, tested)
+    scores["members_macro_f1"] = members_f1(tested, len(recipe.classes))
+    card = export_model([m.network for m in members], card.model_copy(update={"metrics": scores}), folder)
+    _write_result(folder / f"{recipe.name}.result.json", card, members)
+    return card
+
+
+def _card(
+    recipe: Recipe, examples: Examples, members: Sequence[Member], counts: dict[str, list[int]]
+) -> ModelCard:
+    """The card before calibration and test."""
+    k = len(recipe.classes)
+    n_training = [counts.get(name, [0])[0] for name in recipe.classes]
+    priors = [1 / k] * k if recipe.balanced else [n / sum(n_training) for n in n_training]
+    stream = recipe.stream_priors
+    return ModelCard(
+        name=recipe.name,
+        version=recipe.version,
+        task=recipe.task,
+        taxonomy=recipe.taxonomy,
+        classes=recipe.classes,
+        surveys=recipe.surveys,
+        size=recipe.size,
+        n_levels=recipe.n_levels,
+        pixel_scale=examples.pixel_scale,
+        planes=recipe.planes,
+        normalization=recipe.normalization,
+        uses_position=recipe.uses_position,
+        n_members=len(members),
+        n_parameters=n_parameters(members[0].network),
+        priors=tuple(priors),
+        stream_priors=None if stream is None else tuple(stream[name] for name in recipe.classes),
+        recipe=recipe.model_dump(mode="json", exclude_none=True),
+        data={
+            "parts": list(PARTS),
+            "counts": counts,
+            "n_groups": len(np.unique(examples.groups)),
+            "left_out": dict(sorted(examples.left_out.items())),
+        },
+        is_simulated=bool(examples.facts["is_simulated"].any()),
+        limits=recipe.limits,
+    )
+
+
+def _logits(members: Sequence[Member], examples: Examples, of: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(M, n, K) of the stamps ``of``."""
+    return np.stack([logits_of(m.network, examples, np.flatnonzero(of)) for m in members])
+
+
+def _write_result(path: Path, card: ModelCard, members: Sequence[Member]) -> None:
+    result: dict[str, Any] = {
+        "name": card.name,
+        "version": card.version,
+        "n_parameters": card.n_parameters,
+        "temperature": card.temperature,
+        "data": card.data,
+        "members": [
+            {
+                "seed": member.seed, "seconds": round(member.seconds, 1), "test_macro_f1": f1,
+                "kept_iteration": member.best.iteration, "validation_macro_f1": round(member.best.f1, 4),
+                "steps": [[s.iteration, round(s.loss, 4), round(s.f1, 4)] for s in member.steps],
+            }
+            for member, f1 in zip(members, card.metrics["members_macro_f1"])
+        ],
+        "test": card.metrics,
+        "recipe": card.recipe,
+    }  # fmt: skip
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
