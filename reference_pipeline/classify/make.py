@@ -56,7 +56,7 @@ def make_model(
     scores = measured(card, tested)
     scores["members_macro_f1"] = members_f1(tested, len(recipe.classes))
     card = export_model([m.network for m in members], card.model_copy(update={"metrics": scores}), folder)
-    _write_result(folder / f"{recipe.name}.result.json", card, members)
+    write_result(folder / f"{recipe.name}.result.json", card, members)
     return card
 
 
@@ -102,7 +102,8 @@ def _logits(members: Sequence[Member], examples: Examples, of: NDArray[np.bool_]
     return np.stack([logits_of(m.network, examples, np.flatnonzero(of)) for m in members])
 
 
-def _write_result(path: Path, card: ModelCard, members: Sequence[Member]) -> None:
+def write_result(path: Path, card: ModelCard, members: Sequence[Member]) -> None:
+    """Write how the members were trained, the card's data and its scores to ``path`` (JSON)."""
     result: dict[str, Any] = {
         "name": card.name,
         "version": card.version,
