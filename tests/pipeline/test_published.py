@@ -5,10 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="networks are torch modules (extra train)")
 
+from reference_pipeline.classify.networks.build import build  # noqa: E402
 from reference_pipeline.classify.networks.published import TABLE_2, published  # noqa: E402
 from reference_pipeline.classify.networks.real_bogus import RotationResNet  # noqa: E402
 from reference_pipeline.classify.networks.resnet import CloudResNet  # noqa: E402
 from reference_pipeline.classify.networks.views import all_views  # noqa: E402
+from reference_pipeline.classify.recipe import load_recipe  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -163,3 +165,42 @@ def test_resnet_18_has_18_weighted_layers_and_takes_any_thumbnail():
     with torch.no_grad():
         for side in (32, 64):
             assert network(torch.randn(2, 2, 1, side, side)).shape == (2, 2)
+
+
+RATES = {"full": 7.589e-4, "cropped": 3.4627e-4, "low-resolution": 1.125e-3, "multi-scale": 7.445e-4}
+DROPOUTS = {"full": 0.71726, "cropped": 0.866799, "low-resolution": 0.73065, "multi-scale": 0.8478}
+
+
+def test_a_recipe_trains_the_network_as_the_paper_does(name):
+    recipe = load_recipe(f"published-{name}")
+    network = build(recipe)
+    assert sum(p.numel() for p in network.parameters()) == COUNTED[name]
+    scenario = name.removesuffix("-a").removesuffix("-b")
+    assert recipe.learning_rate == RATES[scenario] == TABLE_2[name].learning_rate
+    assert network.dropout.p == DROPOUTS[scenario]
+    assert (recipe.optimizer, recipe.batch_size, recipe.balanced) == ("adam", 256, True)
+    assert (recipe.evaluate_every, recipe.patience, recipe.schedule) == (500, 5, "constant")
+    assert recipe.normalization == "paper"
+    assert recipe.classes == ("AGN", "asteroid", "bogus", "satellite", "SN", "VS")
+    assert (recipe.size, recipe.n_levels) == (TABLE_2[name].side, TABLE_2[name].n_levels)
+
+
+@pytest.mark.parametrize(("branch", "side"), [("qip", 31), ("dip", 91)])
+def test_the_recipes_of_the_real_bogus_network_fit_it(branch, side):
+    recipe = load_recipe(f"published-real-bogus-{branch}")
+    assert recipe.planes == ("difference", "template", "science", "score")
+    assert build(recipe).side == recipe.size == side
+    assert (recipe.learning_rate, recipe.decay, recipe.batch_size) == (0.01, 0.9, 256)
+
+
+def test_what_the_search_varies_can_be_given():
+    network = published(
+        "multi-scale-a", filters=[8, 6, 5, 4], hidden=7, dropout=0.1, first_kernel=5, batch_norm=True
+    )
+    kernels = [m.weight.shape for m in network.convolutions if isinstance(m, torch.nn.Conv2d)]
+    assert kernels == [(8, 24, 5, 5), (6, 8, 3, 3), (5, 6, 3, 3), (4, 5, 3, 3)]
+    assert network.hidden.weight.shape == (7, 4 * 64 + 3)
+    assert network.norm.num_features == 4 * 64 + 3
+    assert network.dropout.p == 0.1
+    with pytest.raises(ValueError, match="multi-scale-a has 4 convolutions"):
+        published("multi-scale-a", filters=[8, 6])

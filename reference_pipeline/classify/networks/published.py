@@ -7,8 +7,9 @@ here ("-a" and "-b"); all others follow from feature maps of 8 x 8 at the end, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +108,32 @@ def _convolutions(
     return nn.Sequential(*layers), n_channels, side
 
 
-def published(name: str, **options: bool | int) -> Published:
-    """Return the network ``name`` of Table 2 with fresh weights. Raises ValueError for another name."""
+def published(
+    name: str,
+    *,
+    filters: Sequence[int] | None = None,
+    hidden: int | None = None,
+    dropout: float | None = None,
+    **options: Any,
+) -> Published:
+    """Return the network ``name`` of Table 2 with fresh weights.
+
+    ``filters`` of its convolutions, ``hidden`` units and ``dropout`` are the table's unless given: what the
+    paper's search tried (search.py). Raises ValueError for another name or number of filters.
+    """
     if name not in TABLE_2:
         raise ValueError(f"network {name!r}: expected one of {', '.join(TABLE_2)}")
-    return Published(TABLE_2[name], **options)  # type: ignore[arg-type]
+    column = TABLE_2[name]
+    if filters is not None:
+        left = iter(filters)
+        n_convolutions = sum(layer != POOL for layer in column.layers)
+        if len(filters) != n_convolutions:
+            raise ValueError(f"{len(filters)} numbers of filters: {name} has {n_convolutions} convolutions")
+        column = replace(
+            column, layers=tuple(layer if layer == POOL else next(left) for layer in column.layers)
+        )
+    if hidden is not None:
+        column = replace(column, hidden=hidden)
+    if dropout is not None:
+        column = replace(column, dropout=dropout)
+    return Published(column, **options)
