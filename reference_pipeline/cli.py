@@ -292,6 +292,53 @@ def classify(
 
 
 @app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a .toml.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(metavar="DATA...", help="Labelled stamps: files, or folders of them.", exists=True),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder: NAME.json, .onnx, .safetensors, .result.json.")
+    ],
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the first member; default: the recipe's.")
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Networks of the ensemble; default: the recipe's.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Another number may change the last digits.")] = 1,
+) -> None:
+    """Train a classifier on labelled stamps, calibrate it, and test it on stamps that it has not seen.
+
+    The same recipe, data, seed and threads give the same model on the same machine. Exit status: 0, or 2 if
+    the recipe or the data cannot be used, or what trains (the extra `train`) is not installed.
+    """
+    from .errors import ConfigError, FileError
+
+    try:
+        from .classify.make import make_model, summary
+        from .classify.recipe import load_recipe
+
+        given = {"seed": seed, "n_members": members}
+        settings = load_recipe(recipe)
+        settings = settings.model_copy(update={name: v for name, v in given.items() if v is not None})
+        card = make_model(
+            settings, data, output, n_threads=threads, progress=lambda line: typer.echo(line, err=True)
+        )
+    except (ConfigError, FileError) as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript", "safetensors"):
+            raise
+        typer.echo(f"reference-pipeline: {error.name} is not installed; install the extra `train`", err=True)
+        raise typer.Exit(2) from None
+    for line in summary(card):
+        typer.echo(line)
+
+
+@app.command()
 def label(
     alerts: Annotated[
         list[Path],

@@ -60,6 +60,25 @@ def make_model(
     return card
 
 
+def summary(card: ModelCard) -> list[str]:
+    """Return what a reader wants to know of a model's test, in lines."""
+    scores = card.metrics
+    low, high = scores["macro_f1_95"]
+    lines = [
+        f"{card.name}: {card.n_members} x {card.n_parameters} parameters, on {scores['n']} test stamps",
+        f"macro F1 {scores['macro_f1']:.4f} [{low:.4f}, {high:.4f}], members alone "
+        + ", ".join(f"{f1:.4f}" for f1 in scores["members_macro_f1"]),
+        f"accuracy {scores['accuracy']:.4f}, calibration error {scores['ece']:.4f} "
+        f"({scores['ece_before']:.4f} without temperature {card.temperature:g})",
+    ]
+    for name, of_class in scores["classes"].items():
+        lines.append(
+            f"{name:>10}: recall {of_class['recall']:.4f}, precision {of_class['precision']:.4f}, "
+            f"n {of_class['n']}"
+        )
+    return lines
+
+
 def _card(
     recipe: Recipe, examples: Examples, members: Sequence[Member], counts: dict[str, list[int]]
 ) -> ModelCard:
