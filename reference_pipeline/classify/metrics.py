@@ -234,16 +234,29 @@ def bootstrap(
     ``statistic`` takes row numbers (those of a group that is drawn twice come twice); ``groups`` (n,) says
     which rows hang together, one number each where none do. Draws whose statistic is NaN are left out.
     """
+    drawn = bootstrap_draws(statistic, groups, n_draws=n_draws, seed=seed)
+    value = float(statistic(np.arange(len(np.asarray(groups)))))
+    return interval_of(value, drawn, level=level)
+
+
+def bootstrap_draws(
+    statistic: Callable[[Ints], float | Floats], groups: ArrayLike, *, n_draws: int = 1000, seed: int = 0
+) -> Floats:
+    """Return ``statistic`` of each draw, (n_draws, ...): a number, or an array of many at once."""
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     order, sizes = np.argsort(group, kind="stable"), np.bincount(group, minlength=len(names))
     starts = np.cumsum(sizes) - sizes
     rng = np.random.default_rng(seed)
-    drawn = np.array([statistic(order[_rows(rng, starts, sizes)]) for _ in range(n_draws)], float)
-    value = float(statistic(np.arange(len(group))))
-    drawn = drawn[np.isfinite(drawn)]
-    if not drawn.size:
+    return np.array([statistic(order[_rows(rng, starts, sizes)]) for _ in range(n_draws)], float)
+
+
+def interval_of(value: float, drawn: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Return ``value`` and the percentile interval of draws (n_draws,); NaN are left out."""
+    known = np.asarray(drawn, float)
+    known = known[np.isfinite(known)]
+    if not known.size:
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
 
 

@@ -235,3 +235,13 @@ def test_wilson_of_nothing_and_of_the_impossible():
     assert metrics.wilson(0, 0).high == 1
     with pytest.raises(ValueError, match="successes"):
         metrics.wilson(3, 2)
+
+
+def test_many_statistics_of_one_set_of_draws_are_those_of_each_alone():
+    rng = np.random.default_rng(11)
+    values, groups = rng.normal(size=(90, 2)), np.arange(90) // 3
+    both = metrics.bootstrap_draws(lambda rows: values[rows].mean(axis=0), groups, n_draws=50)
+    assert both.shape == (50, 2)
+    for k in range(2):
+        alone = metrics.bootstrap(lambda rows, k=k: values[rows, k].mean(), groups, n_draws=50)
+        assert metrics.interval_of(values[:, k].mean(), both[:, k]) == alone
