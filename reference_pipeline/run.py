@@ -22,7 +22,7 @@ from .reduce.cosmic_rays import flag_cosmic_rays
 from .reduce.masters import Masters
 from .reduce.photometry import calibrate_photometry
 from .reduce.psf import fit_psf, psf_photometry
-from .reduce.quality import assess
+from .reduce.quality import CloudNetwork, assess
 from .reduce.sources import find_sources
 from .reduce.trails import flag_trails
 from .subtract.align import align
@@ -37,6 +37,7 @@ def reduction(
     positions: ReferenceCatalogue,
     magnitudes: ReferenceCatalogue,
     config: PipelineConfig,
+    cloud_network: CloudNetwork | None = None,
 ) -> Iterator[Frame]:
     """Yield the frame after each step of the main path (Sun+ 2022, Figure 1). Raises FrameError."""
     camera = config.camera
@@ -54,7 +55,7 @@ def reduction(
     yield frame
     frame = calibrate_photometry(frame, magnitudes, config=config.photometry)
     yield frame
-    yield assess(frame, config=config.quality)
+    yield assess(frame, config=config.quality, cloud_network=cloud_network)
 
 
 def measure_psf(frame: Frame, *, config: PipelineConfig) -> Frame:

@@ -19,6 +19,7 @@ from ..reduce.quality import THUMBNAIL_SIZE, CloudNetwork, cells_of, shown
 from ..taxonomy import CLOUDS
 from .card import ModelCard, shipped_cards
 from .choose import AUTO, named
+from .inference import card_path
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -66,18 +67,19 @@ def cloud_network(model: str | Path) -> CloudNetwork:
     return probability
 
 
-def chosen_network(setting: str | None, *, camera: str) -> CloudNetwork | None:
-    """Return the network that a setting (config.Classify.clouds) means: None for None.
+def chosen_model(setting: str | None, *, camera: str) -> Path | None:
+    """Return the card that a setting (config.Classify.clouds) means; None for None or "none", TOML's None.
 
     "auto" is a shipped one: that of the camera's survey, or else the one that was trained on most surveys;
-    clouds look alike through all telescopes. Raises ConfigError as :func:`cloud_network` does.
+    clouds look alike through all telescopes. Raises ConfigError for a name that is not shipped.
     """
-    if setting is None:
+    if setting in (None, "none"):
         return None
+    assert setting is not None
     if setting != AUTO:
-        return cloud_network(setting)
+        return card_path(setting)
     card = shipped_model(tuple(shipped_cards().values()), camera=camera)
-    return None if card is None else cloud_network(card.name)
+    return None if card is None else card_path(card.name)
 
 
 def shipped_model(cards: Sequence[ModelCard], *, camera: str) -> ModelCard | None:

@@ -1,10 +1,11 @@
 """Thumbnails of simulated frames, clear and cloudy, with the cloud that each one was taken through.
 
-A thumbnail shows the large structure of a frame. A whole chip is therefore exposed in large pixels: r × r of
-the camera's in one, with the charge, full well, noise and dust of as many. Scene, air, optics, detector and
-calibration are those of any simulated frame. What differs from binning a raw frame: digitisation is r times
-coarser against the light (half of the noise of a dark sky), a saturated pixel is r × r as large, and the
-diffraction spikes of stars, thousandths of their light within a pixel or two, are left out.
+A thumbnail shows the large structure of a frame. For most, a whole chip is therefore exposed in large
+pixels: r × r of the camera's in one, with the charge, full well, noise and dust of as many. Scene, air,
+optics, detector and calibration are those of any simulated frame. What differs from binning a raw frame:
+digitisation is r times coarser against the light (half of the noise of a dark sky), a saturated pixel is
+r × r as large, and the diffraction spikes of stars, thousandths of their light within a pixel or two, are
+left out. The others are small chips in the camera's own pixels, as tests and demonstrations use them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import multiprocessing
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +27,7 @@ from multiscale.atomic import replacing
 
 from ..config import Calibrate
 from ..errors import FileError
-from ..frame import Exposure, Frame
+from ..frame import Exposure, Frame, MaskBit
 from ..raw import read_raw
 from ..reduce.calibrate import calibrate
 from ..reduce.masters import Masters, make_master_bias, make_master_flat
@@ -48,10 +49,16 @@ CLOUDY = 0.15
 #: Pixels of the camera along one of the simulated frame, and r of the faintest stars and galaxies.
 COARSE: dict[str, tuple[int, float]] = {"ast3": (20, 18.5), "ztf": (6, 18.5), "lsst": (8, 21.0)}
 
+#: Whose turn it is, field after field, and whether the chip is whole.
+TURNS: tuple[tuple[str, bool], ...] = (
+    ("ast3", True), ("ztf", True), ("lsst", True), ("ast3", True), ("ztf", True), ("ast3", False),
+    ("ztf", True), ("ast3", True), ("lsst", True), ("ztf", True), ("ast3", True), ("ztf", False),
+)  # fmt: skip
+SMALL = (400, 900)  # pixels a side of a small chip
+
 SUFFIX = ".clouds.npz"
 _N_BIAS, _N_FLATS = 3, 4
 _MJD = 60000.0
-_SURVEYS = ("ast3", "ztf", "ast3", "ztf", "lsst")  # whose turn it is
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class CloudThumbnails:
     airmass: NDArray[np.float32]
     is_flat: NDArray[np.bool_]  # whether there was a flat to divide by
     n_stars: NDArray[np.int32]  # point sources in and around the frame
+    width: NDArray[np.float32]  # degrees, the frame's shorter side
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -98,7 +106,7 @@ def simulate_thumbnails(
 ) -> list[Path]:
     """Write ``n_frames`` thumbnails of each of ``n_fields`` pieces of sky to ``out``, a file for each.
 
-    Of five fields two each are AST3's and ZTF's, one is LSST's. A file that is there is left as it is; the
+    Telescopes and chips take turns (TURNS). A file that is there is left as it is; the
     same seed gives the same files, with any number of processes. Raises ConfigError and FrameError as the
     simulation and the reduction do.
     """
@@ -139,7 +147,7 @@ def coarse_telescope(name: str, factor: int) -> Telescope:
     )  # fmt: skip
     spikes = telescope.optics.spikes.model_copy(update={"number": 0})
     optics = telescope.optics.model_copy(update={"pixel_scale": coarse.pixel_scale, "spikes": spikes})
-    return telescope.model_copy(update={"detector": chip, "optics": optics, "flat_fault_rate": 0.0})
+    return telescope.model_copy(update={"detector": chip, "optics": optics})
 
 
 def cloud_over(truth: FrameTruth) -> NDArray[np.float64]:
@@ -175,33 +183,38 @@ def read_thumbnails(folder: Path) -> CloudThumbnails:
 
 
 def _path(out: str, seed: int, number: int) -> Path:
-    return Path(out) / f"{_SURVEYS[number % len(_SURVEYS)]}-{seed}-{number:04d}{SUFFIX}"
+    return Path(out) / f"{_name(seed, number)}{SUFFIX}"
+
+
+def _name(seed: int, number: int) -> str:
+    survey, is_whole = TURNS[number % len(TURNS)]
+    return f"{survey}-{'whole' if is_whole else 'small'}-{seed}-{number:04d}"
 
 
 def _write_field(job: tuple[str, int, int, int]) -> str:
     out, seed, number, n_frames = job
-    rows = _field_frames(_SURVEYS[number % len(_SURVEYS)], seed, number, n_frames)
-    columns = (np.array(column) for column in zip(*rows, strict=True))
+    columns = (np.array(column) for column in zip(*_field_frames(seed, number, n_frames), strict=True))
     path = _path(out, seed, number)
     write_thumbnails(path, CloudThumbnails(*columns))
     return path.name
 
 
-def _field_frames(survey: str, seed: int, number: int, n_frames: int) -> Iterator[tuple[Any, ...]]:
+def _field_frames(seed: int, number: int, n_frames: int) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of one field: its own place on the sky, chip, bias frames and flats."""
-    factor, faintest = COARSE[survey]
-    rng = np.random.default_rng([seed, number])
-    config = load_survey(survey)
-    telescope = coarse_telescope(config.telescope, factor)
+    survey, is_whole = TURNS[number % len(TURNS)]
+    name, rng, config = _name(seed, number), np.random.default_rng([seed, number]), load_survey(survey)
+    if is_whole:
+        factor, faintest = COARSE[survey]
+        telescope = coarse_telescope(config.telescope, factor)
+        stars = config.sky.model_copy(update={"faint_limit": faintest, "variable_faint": faintest})
+    else:
+        ny, nx = map(int, rng.integers(*SMALL, 2))
+        telescope, stars = load_telescope(config.telescope, (ny, nx)), config.sky
     detector = telescope.detector.model_copy(update={"seed": int(rng.integers(2**31))})
-    telescope = telescope.model_copy(update={"detector": detector})
-    sky = Sky(
-        int(rng.integers(2**31)),
-        config.sky.model_copy(update={"faint_limit": faintest, "variable_faint": faintest}),
-        site=detector.camera.site,
-    )
+    telescope = telescope.model_copy(update={"detector": detector, "flat_fault_rate": 0.0})
+    sky = Sky(int(rng.integers(2**31)), stars, site=detector.camera.site)
+    width = np.float32(min(detector.shape) * detector.camera.pixel_scale / 3600)
     ra, dec = _place(rng)
-    name = f"{survey}-{seed}-{number:04d}"
     with TemporaryDirectory(prefix="clouds-") as folder:
         masters = {band: _masters(Path(folder), telescope, band, rng) for band in config.bands}
         for k in range(n_frames):
@@ -214,19 +227,19 @@ def _field_frames(survey: str, seed: int, number: int, n_frames: int) -> Iterato
             is_flat = bool(rng.random() < 0.85)
             used = masters[band] if is_flat else Masters(bias=masters[band].bias)
             frame, truth, n_stars = _exposed(sky, telescope, exposure, conditions, rng, used, Path(folder))
-            cells, seen = cells_of(frame)
+            cells, seen = cells_of(_with_dead_part(frame, rng))
             depth = cloud_over(truth)
             low, high = np.percentile(depth, [2, 98])
             yield (
                 exposure.id, survey, name, band, shown(cells, seen), seen, np.float32(high - low),
                 np.float32(depth.mean()), conditions.cloud, np.float32(conditions.cloud_light), night,
                 np.float32(conditions.moon_gradient), np.float32(exposure.airmass), is_flat,
-                np.int32(n_stars),
+                np.int32(n_stars), width,
             )  # fmt: skip
 
 
 def _place(rng: np.random.Generator) -> tuple[float, float]:
-    """A place on the sky, 8° or more from the Milky Way's plane and 60° from the poles."""
+    """A place on the sky, 8° or more from the Milky Way's plane, within 58° of the equator."""
     while True:
         ra, dec = rng.uniform(0, 360), np.degrees(np.arcsin(rng.uniform(-0.85, 0.85)))
         if abs(SkyCoord(ra, dec, unit="deg").galactic.b.deg) > 8:
@@ -277,6 +290,19 @@ def _exposed(
     frame = calibrate(read_raw(path, camera), masters, camera=camera, config=Calibrate())
     path.unlink()
     return frame, truth, len(scene.points.id)
+
+
+def _with_dead_part(frame: Frame, rng: np.random.Generator) -> Frame:
+    """The frame; one in seven with a strip along one edge, up to a fifth of it, of which nothing is known."""
+    if rng.random() > 1 / 7:
+        return frame
+    share = rng.uniform(0.02, 0.2)
+    ny, nx = frame.shape
+    high, wide = max(1, int(share * ny)), max(1, int(share * nx))
+    edges = (np.s_[:high], np.s_[-high:], np.s_[:, :wide], np.s_[:, -wide:])
+    mask = frame.mask.copy()
+    mask[edges[int(rng.integers(4))]] |= np.uint16(MaskBit.BAD)
+    return replace(frame, mask=mask)
 
 
 def _masters(folder: Path, telescope: Telescope, band: str, rng: np.random.Generator) -> Masters:

@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 
 from ..catalogues.opening import open_catalogue
+from ..classify.card import read_card
+from ..classify.thumbnails import chosen_model, cloud_network
 from ..config import PipelineConfig
 from ..errors import CatalogueError, ConfigError, FrameError
 from ..frame import Exposure, Frame
@@ -52,6 +54,7 @@ class Job:
     out: Path
     config: PipelineConfig
     with_psf: bool = True
+    cloud_model: Path | None = None  # the card of the network that looks for clouds
 
     @property
     def product(self) -> Path:
@@ -76,19 +79,22 @@ def reduce_night(
 ) -> NightReport:
     """Reduce a night's raw files into ``out``: masters/, calibrated/, failed/, report.json, report.html.
 
-    Returns the report, which has one entry for each file given. A frame whose product has the same inputs
-    and settings is left as it is, unless ``force``. Raises ConfigError or CatalogueError, before a pixel is
-    read, where the settings cannot be used.
+    Returns the report, which has one entry for each file given. A frame whose product has the same inputs,
+    settings and cloud network is left as it is, unless ``force``. Raises ConfigError or CatalogueError,
+    before a pixel is read, where the settings cannot be used.
     """
     started = time.perf_counter()
     files = sorted(paths)
     for spec in _catalogue_specs(config):
         open_catalogue(spec)
+    clouds = chosen_model(config.classify.clouds, camera=config.camera.name)
+    if clouds is not None:
+        cloud_network(clouds)
     exposures, reports = _look(files, config)
     masters, of_masters = make_night_masters(exposures, out / "masters", config=config, force=force)
     reports += of_masters
     jobs = [
-        Job(path, exposure.kind, masters.paths(exposure.band), out, config, with_psf)
+        Job(path, exposure.kind, masters.paths(exposure.band), out, config, with_psf, clouds)
         for path, exposure in exposures.items()
         if exposure.kind == "science"
     ]
@@ -121,7 +127,10 @@ def reduce_one(job: Job) -> FrameReport:
         positions, magnitudes = (open_catalogue(spec) for spec in _catalogue_specs(job.config))
         raw = read_raw(job.path, job.config.camera)
         masters = read_masters(job.masters)
-        steps = reduction(raw, masters, positions=positions, magnitudes=magnitudes, config=job.config)
+        steps = reduction(
+            raw, masters, positions=positions, magnitudes=magnitudes, config=job.config,
+            cloud_network=None if job.cloud_model is None else cloud_network(job.cloud_model),
+        )  # fmt: skip
         for step in steps:
             frame = step
     except (FrameError, CatalogueError, ConfigError) as error:
@@ -190,13 +199,14 @@ def _words(error: FrameError | CatalogueError | ConfigError) -> dict[str, str]:
 
 
 def _digest(job: Job) -> str:
-    """What a product was made from: the raw file, the masters, the settings and the version."""
+    """What a product was made from: raw file, masters, settings, the cloud network and the version."""
     digest = hashlib.sha256()
     for path in (job.path, *job.masters):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     settings = job.config.model_dump_json(include=REDUCTION_SETTINGS)
-    digest.update(f"{settings}{__version__}".encode())
+    network = None if job.cloud_model is None else read_card(job.cloud_model).sha256
+    digest.update(f"{settings}{network}{__version__}".encode())
     return digest.hexdigest()
 
 
