@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalogues.local import StarTable
-from ..config import PipelineConfig, PsfFit, Site
+from ..config import CosmicRays, PipelineConfig, PsfFit, Site
 from ..ephemeris import Orbits
 from ..errors import ConfigError
 from ..frame import Exposure, Frame
@@ -299,8 +299,13 @@ def _magnitude_of(snr: Floats, telescope: Telescope, exposure: Exposure, air: Co
 
 
 def pipeline_config(telescope: Telescope) -> PipelineConfig:
-    """Settings that cells are reduced and subtracted with: the defaults, a small chip's PSF simpler."""
-    return PipelineConfig(camera=telescope.detector.camera, psf=PsfFit(max_degree=1))
+    """Settings that cells are reduced and subtracted with: the defaults, but for what costs much.
+
+    Two passes for cosmic rays instead of four, which find 2 % fewer pixels, and a simpler PSF for a small chip.
+    """
+    return PipelineConfig(
+        camera=telescope.detector.camera, cosmic_rays=CosmicRays(iterations=2), psf=PsfFit(max_degree=1)
+    )
 
 
 def chip_masters(workshop: Workshop, chip: int, band: str, folder: Path) -> Masters:
