@@ -45,6 +45,8 @@ def test_the_code_of_a_page_runs_in_order(page, code_blocks, tmp_path):
     if any("reference-pipeline" in code or "reference_pipeline" in code for _, code in code_blocks):
         for name in PIPELINE:
             pytest.importorskip(name, reason="the page reduces frames (extra pipeline)")
+    if any("import torch" in code or "multiscale.torch" in code for _, code in code_blocks):
+        pytest.importorskip("torch", reason="the page trains a network (extra torch)")
     (tmp_path / "your_alert.avsc").write_text(json.dumps(ZTF_SCHEMA))  # what a survey engineer has
     if page.endswith("decode-in-a-broker.md"):
         prepare = "multiscale sample -o alerts.avro && multiscale convert alerts.avro -o ztf.avro"
