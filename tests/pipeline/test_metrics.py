@@ -244,4 +244,5 @@ def test_many_statistics_of_one_set_of_draws_are_those_of_each_alone():
     assert both.shape == (50, 2)
     for k in range(2):
         alone = metrics.bootstrap(lambda rows, k=k: values[rows, k].mean(), groups, n_draws=50)
-        assert metrics.interval_of(values[:, k].mean(), both[:, k]) == alone
+        found = metrics.interval_of(alone.value, both[:, k])
+        assert (found.low, found.high) == pytest.approx((alone.low, alone.high), rel=1e-9)
