@@ -296,7 +296,11 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a .toml.")],
     data: Annotated[
         list[Path],
-        typer.Argument(metavar="DATA...", help="Labelled stamps: files, or folders of them.", exists=True),
+        typer.Argument(
+            metavar="DATA...",
+            help="Labelled stamps (thumbnails, for clouds): files, or folders.",
+            exists=True,
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A folder: NAME.json, .onnx, .safetensors, .result.json.")
@@ -317,13 +321,15 @@ def train(
     from .errors import ConfigError, FileError
 
     try:
+        from .classify.clouds import make_cloud_model
         from .classify.make import make_model, summary
         from .classify.recipe import load_recipe
 
         given = {"seed": seed, "n_members": members}
         settings = load_recipe(recipe)
         settings = settings.model_copy(update={name: v for name, v in given.items() if v is not None})
-        card = make_model(
+        make = make_cloud_model if settings.task == "clouds" else make_model
+        card = make(
             settings, data, output, n_threads=threads, progress=lambda line: typer.echo(line, err=True)
         )
     except (ConfigError, FileError) as error:
@@ -438,6 +444,35 @@ def simulate_stamps(
         typer.echo(f"reference-pipeline: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(summary)
+
+
+@simulation.command("clouds")
+def simulate_clouds(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder: a file for each piece of sky; fills up.")
+    ],
+    fields: Annotated[int, typer.Option(min=1, help="Pieces of sky, each of its own telescope.")] = 72,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed: same bytes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Make thumbnails of simulated frames, clear and cloudy, with the cloud that each was taken through.
+
+    Exit status: 0, or 2 if the command cannot be used.
+    """
+    from .errors import ConfigError, FrameError
+    from .labelled.clouds import read_thumbnails, simulate_thumbnails
+
+    try:
+        paths = simulate_thumbnails(
+            output, seed=seed, n_fields=fields, n_frames=frames, workers=workers,
+            progress=lambda name: typer.echo(name, err=True),
+        )  # fmt: skip
+        made = read_thumbnails(paths)
+    except (ConfigError, FrameError) as error:
+        typer.echo(f"reference-pipeline: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{output}: {len(made)} thumbnails, {int(made.labels.sum())} of them cloudy")
 
 
 def _said(night: NightReport) -> typer.Exit:

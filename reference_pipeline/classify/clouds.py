@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +34,20 @@ DEPTHS = (0.0, 0.02, 0.05, CLOUDY, 0.3, 0.5, 1.0, np.inf)
 
 def make_cloud_model(
     recipe: Recipe,
-    data: Path,
+    paths: Sequence[Path],
     folder: Path,
     *,
     n_threads: int = 1,
     progress: Callable[[str], None] = lambda line: None,
 ) -> ModelCard:
-    """Train what ``recipe`` says on the thumbnails in the folder ``data``, and write the model to ``folder``.
+    """Train what ``recipe`` says on the thumbnails in ``paths``, and write the model to ``folder``.
 
     Beside its three files lies NAME.result.json. Raises FileError for what are no thumbnails, ConfigError for
     a recipe that is not of clouds or thumbnails that do not do.
     """
     if recipe.task != "clouds":
         raise ConfigError(f"recipe {recipe.name}: for {recipe.task}, expected one for clouds")
-    thumbnails = read_thumbnails(data)
+    thumbnails = read_thumbnails(paths)
     thumbnails = thumbnails.where(np.isin(thumbnails.survey, recipe.surveys))
     examples = examples_of(thumbnails, recipe.size)
     parts = examples.parts(recipe.split_seed)

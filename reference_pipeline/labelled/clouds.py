@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -174,12 +174,18 @@ def write_thumbnails(path: Path, thumbnails: CloudThumbnails) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def read_thumbnails(folder: Path) -> CloudThumbnails:
-    """Return the thumbnails of all files in a folder. Raises FileError ("not-labelled")."""
-    paths = sorted(folder.glob(f"*{SUFFIX}"))
-    if not paths:
-        raise _not_ours(folder, f"no file *{SUFFIX} there")
-    return _joined([_read(path) for path in paths])
+def read_thumbnails(paths: Iterable[Path]) -> CloudThumbnails:
+    """Return the thumbnails in ``paths``, files or folders of them, in order.
+
+    Raises FileError ("not-labelled").
+    """
+    given = list(paths)
+    found = [
+        file for path in given for file in (sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path])
+    ]
+    if not found:
+        raise _not_ours(given[0] if given else Path("."), f"no file *{SUFFIX} there")
+    return _joined([_read(path) for path in found])
 
 
 def _path(out: str, seed: int, number: int) -> Path:
