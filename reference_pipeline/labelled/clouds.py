@@ -47,7 +47,7 @@ from ..taxonomy import CLOUDS
 CLOUDY = 0.15
 
 #: Pixels of the camera along one of the simulated frame, and r of the faintest stars and galaxies.
-COARSE: dict[str, tuple[int, float]] = {"ast3": (20, 18.5), "ztf": (6, 18.5), "lsst": (8, 21.0)}
+COARSE: dict[str, tuple[int, float]] = {"ast3": (20, 18.0), "ztf": (6, 18.0), "lsst": (8, 21.0)}
 
 #: Whose turn it is, field after field, and whether the chip is whole.
 TURNS: tuple[tuple[str, bool], ...] = (
@@ -57,7 +57,7 @@ TURNS: tuple[tuple[str, bool], ...] = (
 SMALL = (400, 900)  # pixels a side of a small chip
 
 SUFFIX = ".clouds.npz"
-_N_BIAS, _N_FLATS = 3, 4
+_N_BIAS, _N_FLATS, _N_BANDS = 3, 4, 2
 _MJD = 60000.0
 
 
@@ -220,11 +220,11 @@ def _field_frames(seed: int, number: int, n_frames: int) -> Iterator[tuple[Any, 
     telescope = telescope.model_copy(update={"detector": detector, "flat_fault_rate": 0.0})
     sky = Sky(int(rng.integers(2**31)), stars, site=detector.camera.site)
     width = np.float32(min(detector.shape) * detector.camera.pixel_scale / 3600)
-    ra, dec = _place(rng)
+    (ra, dec), bands = _place(rng), config.bands[:_N_BANDS]
     with TemporaryDirectory(prefix="clouds-") as folder:
-        masters = {band: _masters(Path(folder), telescope, band, rng) for band in config.bands}
+        masters = {band: _masters(Path(folder), telescope, band, rng) for band in bands}
         for k in range(n_frames):
-            band, night = config.bands[k % len(config.bands)], _night(rng)
+            band, night = bands[k % len(bands)], _night(rng)
             exposure = Exposure(
                 f"{name}-{k:03d}", detector.camera.name, "science", _MJD + k, config.exposure_time, band,
                 ra, dec, float(np.round(rng.uniform(1.0, 2.0), 3)), name, name,
@@ -257,7 +257,7 @@ def _night(rng: np.random.Generator) -> str:
 
 
 def _conditions(config: SurveyConfig, night: str, rng: np.random.Generator) -> Conditions:
-    """Air of any kind: half of the frames through patches, an eighth through thin cloud, gradients in all."""
+    """Air of any kind: two thirds through patches (or a hole between), a tenth through thin cloud."""
     weather = config.weather
     sky = {
         "dark": weather.dark_sky + rng.normal(0, 0.2),
@@ -265,8 +265,8 @@ def _conditions(config: SurveyConfig, night: str, rng: np.random.Generator) -> C
         "twilight": rng.uniform(17.0, 18.5),
     }[night]
     gradient = {"dark": (0.0, 0.01), "moon": (0.0, 0.1), "twilight": (0.01, 0.15)}[night]
-    cloud = str(rng.choice(["none", "thin", "patchy"], p=[0.38, 0.12, 0.5]))
-    depth = {"none": 0.0, "thin": rng.uniform(0.1, 1.0), "patchy": np.exp(rng.uniform(*np.log([0.25, 3.0])))}
+    cloud = str(rng.choice(["none", "thin", "patchy"], p=[0.24, 0.1, 0.66]))
+    depth = {"none": 0.0, "thin": rng.uniform(0.1, 1.0), "patchy": np.exp(rng.uniform(*np.log([0.5, 4.0])))}
     return Conditions(
         seeing_fwhm=float(weather.seeing_median * np.exp(rng.normal(0, weather.seeing_scatter))),
         sky_brightness=float(sky), extinction=weather.extinction, jitter=weather.jitter, cloud=cloud,
