@@ -33,7 +33,7 @@ Ints = NDArray[np.int64]
 TRUSTED = 0.99  # of validation stamps lie within the limits of energy and disagreement
 MOST_UNSURE = 0.1  # of validation stamps may be called unsure for their probability
 
-_TEMPERATURES = (0.5, 5.0)  # tried; validation data without an error would have it go to 0
+_TEMPERATURES = (0.25, 5.0)  # tried; validation data without an error would have it go to 0
 
 
 def calibrated(card: ModelCard, logits: Floats, labels: Ints) -> ModelCard:

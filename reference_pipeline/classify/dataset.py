@@ -85,7 +85,7 @@ def read_examples(paths: Iterable[Path], recipe: Recipe) -> Examples:
                 records += [_without_pixels(record) for record in kept]
                 scales |= {record[EMBEDDED_FIELD]["pixelScale"] for record in kept}
     if not records:
-        why = ", ".join(f"{n} {reason}" for reason, n in left_out.items()) or "none are there"
+        why = ", ".join(f"{n} {reason}" for reason, n in (+left_out).items()) or "none are there"
         raise ConfigError(f"{recipe.name}: no stamp of {', '.join(recipe.surveys)} is left: {why}")
     return Examples(
         np.concatenate([t.values for t in tensors]),
@@ -97,7 +97,7 @@ def read_examples(paths: Iterable[Path], recipe: Recipe) -> Examples:
         ),
         (min(scales), max(scales)),
         {name: np.array([record[name] for record in records]) for name in FACTS},
-        dict(left_out),
+        dict(+left_out),  # without those that are 0
     )
 
 
