@@ -301,7 +301,7 @@ def _magnitude_of(snr: Floats, telescope: Telescope, exposure: Exposure, air: Co
 def pipeline_config(telescope: Telescope) -> PipelineConfig:
     """Settings that cells are reduced and subtracted with: the defaults, but for what costs much.
 
-    Two passes for cosmic rays instead of four, which find 2 % fewer pixels, and a simpler PSF for a small chip.
+    Two passes for cosmic rays instead of four (they find 2 % fewer pixels), and a small chip's PSF simpler.
     """
     return PipelineConfig(
         camera=telescope.detector.camera, cosmic_rays=CosmicRays(iterations=2), psf=PsfFit(max_degree=1)
