@@ -426,6 +426,12 @@ def load_settings(
             name: str(path.parent / spec) if (path.parent / str(spec)).exists() else spec
             for name, spec in catalogues.items()
         }
+    models = values.get("classify")
+    if path is not None and isinstance(models, dict):  # cards beside the settings
+        values["classify"] = {
+            name: str(path.parent / spec) if str(spec).endswith(".json") else spec
+            for name, spec in models.items()
+        }
     values["catalogues"] = catalogues | {name: spec for name, spec in given.items() if spec is not None}
     return parse_model(PipelineConfig, values, str(path or "settings"))
 

@@ -36,8 +36,8 @@ REASONS: dict[str, str] = {  # word -> what it means, and what can be done
     "kind": "The header says another kind of frame than the caller expected.",
     "not-a-master": "The file is not a master written by this pipeline.",
     "not-a-product": "The file is not a calibrated frame written by this pipeline.",
-    "not-a-difference": "The file is not a difference product, or container of cutouts, of this pipeline, "
-    "or it is damaged. Subtract again.",
+    "not-a-difference": "The file is not a difference product, container of cutouts or file of classes, of "
+    "this pipeline, or it is damaged. Subtract again.",
     "pruned": "The difference product is not there: `prune --keep-days` takes it away. Subtract again.",
     "not-a-truth": "The file is not the truth of a simulated frame.",
     "twice": "Two masters of one kind and band were given.",

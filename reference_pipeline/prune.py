@@ -1,4 +1,4 @@
-"""What is kept for a time only: difference products and cutouts, which can be made again (Sun+ 2022, 3.3).
+"""What is kept for a time only: differences, cutouts and classes, which can be made again (Sun+ 2022, 3.3).
 
 Nothing but the folder ``differences/`` is looked at: calibrated frames, templates, alerts and the database
 stay. How old a file is, is said by the exposure's time in it, not by the file system: a copied archive keeps
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .alerts.cutouts import SUFFIX, start_mjd_of
+from .alerts.cutouts import CLASSES_SUFFIX, SUFFIX, start_mjd_of
 from .difference_products import FOLDER, header_of
 from .errors import ConfigError, FileError
 
@@ -44,7 +44,7 @@ class PruneReport:
 
 
 def prune(out: Path, *, keep_days: float, now_mjd: float, dry_run: bool = False) -> PruneReport:
-    """Remove the difference products and cutouts of exposures that began more than ``keep_days`` ago.
+    """Remove differences, cutouts and classes of exposures that began more than ``keep_days`` ago.
 
     ``out`` is the output folder, times are MJD (UTC). A file that is not understood is left, and named; links
     are not followed. With ``dry_run`` nothing is removed. Raises ConfigError for a negative ``keep_days``.
@@ -72,9 +72,10 @@ def prune(out: Path, *, keep_days: float, now_mjd: float, dry_run: bool = False)
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Everything in the folders of the branches that is not a folder, cutouts before products.
+    """Everything in the folders of the branches that is not a folder, cutouts and classes before products.
 
-    An empty file of cutouts does not know its time; its product, which does, lies beside it until then.
+    An empty file of cutouts does not know its time, nor do classes; their product, which does, lies beside
+    them until then.
     """
     if folder.is_dir() and not folder.is_symlink():
         entries = sorted(folder.rglob("*"))
@@ -82,7 +83,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_product(path: Path) -> bool:
-    return not path.name.endswith(SUFFIX)
+    return not path.name.endswith((SUFFIX, CLASSES_SUFFIX))
 
 
 def _start_of(path: Path) -> float:
@@ -99,8 +100,10 @@ def _start_of(path: Path) -> float:
         if start_mjd is not None:
             return start_mjd
         path = path.with_name(f"{name.removesuffix(SUFFIX)}.fits")
+    elif name.endswith(CLASSES_SUFFIX):  # gone with its product, without being read
+        path = path.with_name(f"{name.removesuffix(CLASSES_SUFFIX)}.fits")
     elif not name.endswith(".fits"):
-        raise _not_ours(path, "neither a difference product nor cutouts")
+        raise _not_ours(path, "neither a difference product, nor cutouts, nor classes")
     return float(header_of(path)["MJD-OBS"])
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..subtract.difference import Difference
 
 SUFFIX = ".cutouts.avro"
+CLASSES_SUFFIX = ".classes.json"  # of what is said of them (night/classify.py)
 _ROWS = 2048  # of the images that are looked at together: memory does not grow with the frame
 _BIT_NAMES = tuple(str(bit.name) for bit in MaskBit)  # in the order of the bits, from 0
 _MASK, _VARIANCE = ("mask", "difference"), ("variance", "difference")
@@ -236,7 +237,7 @@ def read_cutouts(path: Path, *, digest: str | None = None) -> dict[int, Cutout]:
     Raises FileError: "pruned" where there is no file, "not-a-difference" for another, a damaged one, or one
     that has not the ``digest`` given.
     """
-    records = _records(path, digest)
+    records = cutout_records(path, digest=digest)
     try:
         return {int(record["number"]): Cutout.from_record(record[EMBEDDED_FIELD]) for record in records}
     except (StampError, KeyError, TypeError) as error:
@@ -253,7 +254,10 @@ def start_mjd_of(path: Path) -> float | None:
         return None if first is None else float(first["startMjd"])
 
 
-def _records(path: Path, digest: str | None) -> list[dict[str, Any]]:
+def cutout_records(path: Path, *, digest: str | None = None) -> list[dict[str, Any]]:
+    """Return the Avro records of :func:`write_cutouts`, what ``multiscale.decode_batch`` takes; ``number`` is
+    the candidate's. Raises FileError as :func:`read_cutouts` does.
+    """
     with _reader(path) as reader:
         records = list(reader)
     if digest is not None:

@@ -100,6 +100,12 @@ def shipped_of(task: Task) -> str:
     return "; ".join(lines) or "none"
 
 
+def describe(geometry: Geometry, planes: Sequence[PlaneKey]) -> str:
+    """Say what stamps are."""
+    shape = f"{geometry.n_levels} levels of {geometry.size} pixels at {geometry.pixel_scale:.3g}″"
+    return f"{shape} with planes {', '.join(map(str, planes))}"
+
+
 def _range(scale: tuple[float, float]) -> str:
     least, largest = scale
     return f"{least:.2f}″" if math.isclose(least, largest, rel_tol=0.01) else f"{least:.2f} to {largest:.2f}″"

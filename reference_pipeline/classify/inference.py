@@ -89,21 +89,30 @@ class Verdicts:
         """
         if not self.is_classified[i]:
             return ()
-        card, held = self.card, self.confidence(i)
-        classes = tuple(
-            ClassProbability(name=name, probability=round(float(p), 6))
-            for name, p in zip(card.classes, self.probabilities[i], strict=True)
-        )
-        return (
-            Classification(
-                classifier=card.name, version=card.version, taxonomy=card.taxonomy, classes=classes,
-                is_calibrated=not card.is_simulated,
-            ),
-            Classification(
-                classifier=f"{card.name}-confidence", version=card.version, taxonomy=CONFIDENCE_TAXONOMY,
-                classes=tuple(ClassProbability(name=c, probability=float(c == held)) for c in CONFIDENCE),
-            ),
+        card = self.card
+        return classifications(
+            name=card.name, version=card.version, taxonomy=card.taxonomy, classes=card.classes,
+            probabilities=self.probabilities[i].tolist(), confidence=self.confidence(i),
+            is_calibrated=not card.is_simulated,
         )  # fmt: skip
+
+
+def classifications(
+    *, name: str, version: str, taxonomy: str, classes: Sequence[str], probabilities: Sequence[float],
+    confidence: str, is_calibrated: bool,
+) -> tuple[Classification, ...]:  # fmt: skip
+    """Return what a packet carries of a model's answer: its classes, and whether it stands behind them."""
+    of_classes = zip(classes, probabilities, strict=True)
+    return (
+        Classification(
+            classifier=name, version=version, taxonomy=taxonomy, is_calibrated=is_calibrated,
+            classes=tuple(ClassProbability(name=c, probability=round(p, 6)) for c, p in of_classes),
+        ),
+        Classification(
+            classifier=f"{name}-confidence", version=version, taxonomy=CONFIDENCE_TAXONOMY,
+            classes=tuple(ClassProbability(name=c, probability=float(c == confidence)) for c in CONFIDENCE),
+        ),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

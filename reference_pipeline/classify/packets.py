@@ -20,7 +20,7 @@ from multiscale.schema import full_name, load_schema
 from ..errors import ConfigError
 from ..taxonomy import REAL_BOGUS, STAMP_CLASSES
 from .card import Task
-from .choose import AUTO, choose, shipped_of, stamps_in
+from .choose import AUTO, choose, describe, shipped_of, stamps_in
 from .inference import Classifier, Verdicts
 
 FIELD = "classifications"  # of an alert: of ours (6.6), and the one that a survey's gets
@@ -125,10 +125,7 @@ class _Models:
                 n_threads=self.n_threads,
             )  # fmt: skip
             if self._found[key] is None:
-                self.misfits.append(
-                    f"no shipped {task} model for {geometry.n_levels} levels of {geometry.size} pixels at "
-                    f"{geometry.pixel_scale:.3g}″ with planes {', '.join(map(str, planes))}"
-                )
+                self.misfits.append(f"no shipped {task} model for {describe(geometry, planes)}")
                 self.trouble(self.misfits[-1])
         return self._found[key]
 

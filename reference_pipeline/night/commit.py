@@ -8,8 +8,9 @@ does not matter how often it had to be tried.
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from ..errors import FrameError, StoreError
 from ..store import tables
 from ..store.opening import Store
 from ..store.queries import candidate_rows, objects_in, subtraction_of
+from .classify import CLOUDS_CUT, Classes, area_of, classes_path, cut_by_classes, read_classes
 from .differences import DifferenceJob, lost
 from .report import DifferenceReport
 
@@ -43,6 +45,8 @@ class Committed:
 
     n_alerts: int
     n_new: int  # alerts of objects that were not known
+    cuts: dict[str, int]  # cut -> how many candidates it removed, with those of what models say
+    dropped: str = ""  # why all of them were
 
 
 def commit_difference(
@@ -57,8 +61,12 @@ def commit_difference(
         return report
     try:
         stored = read_difference(job.product)
+        classes = read_classes(
+            classes_path(job.out, job.branch, job.exposure_id),
+            cutouts=str(stored.decisions["cutouts"]["sha256"]),
+        )
         with store.begin() as session:
-            done = _commit(session, job, report, stored, sky)
+            done = _commit(session, job, report, stored, classes, sky)
     except FrameError as error:  # a product that cannot be read, an alert that does not hold
         trouble = {"stage": error.stage, "reason": error.reason, "message": error.message}
         failed = report.model_copy(update={"status": "failed", **trouble})
@@ -75,7 +83,7 @@ def commit_difference(
         crashed = lost(job, type(error).__name__, traceback.format_exc())
         _store_failure(store, job, crashed)
         return crashed
-    return report.model_copy(update={"n_alerts": done.n_alerts, "n_new": done.n_new})
+    return report.model_copy(update=asdict(done))
 
 
 def _store_failure(store: Store, job: DifferenceJob, report: DifferenceReport) -> None:
@@ -92,19 +100,32 @@ def _row(session: Session, job: DifferenceJob) -> tables.Subtraction:
 
 
 def _commit(
-    session: Session, job: DifferenceJob, report: DifferenceReport, stored: StoredDifference, sky: KnownSky
-) -> Committed:
+    session: Session, job: DifferenceJob, report: DifferenceReport, stored: StoredDifference,
+    classes: Classes, sky: KnownSky,
+) -> Committed:  # fmt: skip
     config, survey = job.config, survey_of(job.config)
+    candidates = cut_by_classes(
+        stored.candidates,
+        classes,
+        cloud_score=None if stored.quality is None else stored.quality.cloud_score,
+        area=area_of(stored),
+        config=config.classify,
+    )
+    stored = replace(stored, candidates=candidates)
     subtraction = _row(session, job)
     subtraction.status, subtraction.digest = "done", job.digest
     subtraction.stage = subtraction.reason = subtraction.message = None
     subtraction.product = str(job.product.relative_to(job.out))
-    subtraction.decisions, subtraction.seconds = dict(stored.decisions), report.seconds
+    subtraction.decisions, subtraction.seconds = (
+        {**stored.decisions, "classify": _used(classes)},
+        report.seconds,
+    )
     subtraction.pixel_scale = stored.pixel_scale
     exposure = session.get(tables.Exposure, job.exposure_id)
     assert exposure is not None  # a foreign key of the subtraction
     ids = [candidate_id(survey, job.branch, job.exposure_id, c.number) for c in stored.candidates]
     session.add_all(candidate_rows(subtraction.id, stored.candidates, ids))
+    session.add_all(_classification_rows(stored, ids, classes))
     session.flush()
     assignments = associate(
         session, branch=job.branch, exposure=exposure, candidates=stored.candidates, config=config.association
@@ -112,8 +133,43 @@ def _commit(
     seen = {assignment.object_id for assignment in assignments}
     session.add_all(_forced(session, job, stored, exposure, seen, sky))
     session.flush()
-    _queue_alerts(session, job, stored, assignments)
-    return Committed(len(assignments), sum(assignment.is_new for assignment in assignments))
+    _queue_alerts(session, job, stored, classes, assignments)
+    return Committed(
+        len(assignments),
+        sum(assignment.is_new for assignment in assignments),
+        dict(Counter(c.cut for c in stored.candidates if c.cut is not None)),
+        _why_dropped(stored),
+    )
+
+
+def _why_dropped(stored: StoredDifference) -> str:
+    """A sentence where the whole frame's candidates were dropped."""
+    n = sum(c.cut == CLOUDS_CUT for c in stored.candidates)
+    if not n or stored.quality is None:
+        return ""
+    return (
+        f"dropped {n} candidates, {n / area_of(stored):.0f} per square degree, "
+        f"of a frame whose cloud score is {stored.quality.cloud_score:.2f}"
+    )
+
+
+def _used(classes: Classes) -> dict[str, str]:
+    """The models, for the record of the subtraction."""
+    return {model.task: f"{model.name} {model.version} sha256 {model.sha256}" for model in classes.models}
+
+
+def _classification_rows(
+    stored: StoredDifference, ids: Sequence[str], classes: Classes
+) -> list[tables.Classification]:
+    """What models say of candidates, those also that are cut for it."""
+    return [
+        tables.Classification(
+            candidate_id=id_, classifier=one.classifier, version=one.version, taxonomy=one.taxonomy,
+            classes={c.name: c.probability for c in one.classes}, is_calibrated=one.is_calibrated,
+        )
+        for candidate, id_ in zip(stored.candidates, ids, strict=True)
+        for one in classes.of(candidate.number)
+    ]  # fmt: skip
 
 
 def survey_of(config: PipelineConfig) -> str:
@@ -177,8 +233,9 @@ def _planets(
 
 
 def _queue_alerts(
-    session: Session, job: DifferenceJob, stored: StoredDifference, assignments: Sequence[Assignment]
-) -> None:
+    session: Session, job: DifferenceJob, stored: StoredDifference, classes: Classes,
+    assignments: Sequence[Assignment],
+) -> None:  # fmt: skip
     """Make, check and store an alert of each detection, and put it into the outbox."""
     if not assignments:
         return
@@ -186,11 +243,18 @@ def _queue_alerts(
     digest = str(stored.decisions["cutouts"]["sha256"])
     cutouts = read_cutouts(cutouts_path(job.out, job.branch, job.exposure_id), digest=digest)
     candidates = {candidate.number: candidate for candidate in stored.candidates}
-    provenance = provenance_of(stored, settings=settings_digest(config), template_digest=job.template_digest)
+    provenance = (
+        *provenance_of(stored, settings=settings_digest(config), template_digest=job.template_digest),
+        *classes.provenance(),
+    )
     now = now_mjd()
+    classified = ProcessingStep(
+        step="classified", time=_written(classes_path(job.out, job.branch, job.exposure_id))
+    )
     processing = (
         ProcessingStep(step="calibrated", time=_written(job.science)),
         ProcessingStep(step="subtracted", time=_written(job.product)),
+        *([classified] if classes.models else []),
         ProcessingStep(step="alert", time=now),
     )
     for assignment in assignments:
@@ -200,7 +264,7 @@ def _queue_alerts(
         alert = build_alert(
             candidates[number], stored, survey=survey, object_id=assignment.object_id,
             cutout=cutouts[number], history=history, forced_photometry=forced, upper_limits=limits,
-            processing=processing, provenance=provenance,
+            classifications=classes.of(number), processing=processing, provenance=provenance,
         )  # fmt: skip
         id_ = alert_id(survey, job.branch, job.exposure_id, number)
         session.add(

@@ -1,7 +1,8 @@
 """One exposure's way through one branch, in a process of its own: template subtracted, candidates cut out.
 
-It leaves two files, the difference product last: a product that is there, of the same inputs and settings, is
-the whole work done. Nothing here knows the database.
+It leaves the difference product and, before it, its cutouts: a product that is there, of the same inputs and
+settings, is that work done. What models say of the cutouts is a third file, made after them (classify.py).
+Nothing here knows the database.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ..products import read_product
 from ..run import Found, find_transients
 from ..subtract.binning import bin_frame
 from ..version import __version__
+from .classify import Classes, classify_exposure
 from .report import DifferenceReport, StepReport
 
 #: The settings that a difference and its cutouts depend on, beside those of the inputs.
@@ -69,18 +71,22 @@ class DifferenceJob:
 
 
 def make_difference(job: DifferenceJob) -> DifferenceReport:
-    """Subtract, detect, match and cut out; write the product, and report.
+    """Subtract, detect, match, cut out and classify; write the product, and report.
 
     A named error ends this exposure in this branch, and nothing else.
     """
     report = DifferenceReport(
         exposure=job.exposure_id, branch=job.branch, status="done", template=job.template_id
     )
-    stored = finished(job)
-    if stored is not None:
-        return report.model_copy(update=_summary(job, stored))
     try:
-        steps, picture = _make(job)
+        stored = finished(job)
+        made: tuple[list[Step], str] | None = None
+        if stored is None:
+            made = _make(job)
+            stored = read_difference(job.product)
+        started = time.perf_counter()
+        classes = classify_exposure(job.out, stored, config=job.config)
+        seconds = time.perf_counter() - started
     except FrameError as error:
         trouble = {"stage": error.stage, "reason": error.reason, "message": error.message}
         return report.model_copy(update={"status": "failed", **trouble})
@@ -89,9 +95,15 @@ def make_difference(job: DifferenceJob) -> DifferenceReport:
         return report.model_copy(update={"status": "failed", **trouble})
     except Exception as error:  # noqa: BLE001  # a defect of ours must not end the night; its trace is kept
         return lost(job, type(error).__name__, traceback.format_exc())
-    taken = tuple(StepReport(name=s.name, seconds=s.seconds, decision=s.decision) for s in steps)
-    update = {"seconds": sum(s.seconds for s in steps), "steps": taken, "picture": picture}
-    return report.model_copy(update={**_summary(job, read_difference(job.product)), **update})
+    report = report.model_copy(update={**_summary(job, stored), **_of_classes(classes)})
+    steps = list(report.steps)
+    if made is not None:
+        taken, picture = made
+        steps = [StepReport(name=s.name, seconds=s.seconds, decision=s.decision) for s in taken]
+        report = report.model_copy(update={"picture": picture})
+    said = {"n": len(classes.candidates), "n_refused": len(classes.refused)}
+    steps.append(StepReport(name="classify", seconds=seconds, decision=said))
+    return report.model_copy(update={"seconds": sum(s.seconds for s in steps), "steps": tuple(steps)})
 
 
 def lost(job: DifferenceJob, reason: str, message: str) -> DifferenceReport:
@@ -171,6 +183,20 @@ def _summary(job: DifferenceJob, stored: StoredDifference) -> dict[str, Any]:
             StepReport(name=name, seconds=0.0, decision=decision)
             for name, decision in stored.decisions.items()
         ),
+    }
+
+
+def _of_classes(classes: Classes) -> dict[str, Any]:
+    """What a report takes from the file of classes."""
+    unsaid = list(classes.missing)
+    if classes.refused:
+        why = next(iter(classes.refused.values()))
+        unsaid.append(f"{classes.exposure} {classes.branch}: of {len(classes.refused)} candidates: {why}")
+    return {
+        "models": tuple(str(model) for model in classes.models),
+        "classes": classes.counts(),
+        "n_real": classes.n_real(),
+        "unsaid": tuple(unsaid),
     }
 
 

@@ -113,6 +113,11 @@ class DifferenceReport(BaseModel):
     steps: tuple[StepReport, ...] = ()
     n_candidates: int = 0
     cuts: dict[str, int] = {}  # cut -> how many it removed
+    models: tuple[str, ...] = ()  # that its candidates were classified with, and what those were trained on
+    classes: dict[str, int] = {}  # class -> how many candidates that passed the cuts it is likeliest for
+    n_real: int | None = None  # of them, those with a real/bogus score of 0.5 or more
+    unsaid: tuple[str, ...] = ()  # what could not be classified, and why
+    dropped: str = ""  # why none of its candidates is sent
     n_alerts: int = 0
     n_new: int = 0  # of the alerts, those of objects not seen before
     picture: str | None = None  # science, template and difference side by side; PNG, base64
@@ -129,6 +134,7 @@ class DifferenceReport(BaseModel):
             what = ""
         else:
             what = f"{self.n_candidates} candidates, {self.n_alerts} alerts"
+            what += f"; {self.dropped}" if self.dropped else ""
         return f"{self.exposure} {self.branch}: {self.status} {what}".rstrip() + f" ({self.seconds:.1f} s)"
 
 
@@ -158,7 +164,7 @@ class NightReport(BaseModel):
         """What the command prints: one line for each file that did not become what it should, and the sum."""
         troubled = [f for f in self.frames if f.status in ("failed", "crashed", "rejected")]
         out = [f.line() for f in troubled]
-        out += [d.line() for d in self.differences if d.status in ("failed", "crashed")]
+        out += [d.line() for d in self.differences if d.status in ("failed", "crashed") or d.dropped]
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items()))
         out.append(f"{len(self.frames)} files in {self.seconds:.0f} s: {counts or 'nothing'}")
         if self.differences:
@@ -166,9 +172,23 @@ class NightReport(BaseModel):
             counts = ", ".join(f"{n} {status}" for status, n in sorted(ways.items()))
             n_alerts = sum(d.n_alerts for d in self.differences)
             out.append(f"subtractions: {counts}; {n_alerts} alerts, {self.n_delivered} delivered")
+        out += self.models
+        out += self.unsaid
         if self.not_delivered:
             out.append(f"alerts wait in the outbox: {self.not_delivered}")
         return out
+
+    @property
+    def models(self) -> list[str]:
+        """What candidates were classified with, a line each."""
+        names = dict.fromkeys(name for d in self.differences for name in d.models)
+        return [f"classified by {name}" for name in names]
+
+    @property
+    def unsaid(self) -> list[str]:
+        """What could not be classified, each reason once."""
+        reasons = dict.fromkeys(reason for d in self.differences for reason in d.unsaid)
+        return [f"not classified: {reason}" for reason in reasons]
 
     def step_seconds(self) -> dict[str, float]:
         """The median seconds of each step over the frames that took it, in the order of the steps."""
@@ -259,11 +279,15 @@ def _subtractions(night: NightReport) -> str:
     rows = "\n".join(_difference_row(d) for d in night.differences)
     waiting = f" <b class=failed>{html.escape(night.not_delivered)}</b>" if night.not_delivered else ""
     n_alerts = sum(d.n_alerts for d in night.differences)
+    models = "".join(f"<p>{html.escape(line)}</p>" for line in night.models)
+    models += "".join(f"<p class=rejected>{html.escape(line)}</p>" for line in night.unsaid)
     return f"""<h2>Subtractions</h2>
 <p>{n_alerts} alerts of this run, {night.n_delivered} delivered.{waiting} Pictures: science, template and
-difference about the strongest candidate.</p>
+difference about the strongest candidate. Classes are of the candidates that passed the cuts, real those with
+a real/bogus score of 0.5 or more.</p>
+{models}
 <table><tr><th></th><th class=text>exposure</th><th class=text>status</th>{heads}<th>candidates</th>
-<th class=text>cut</th><th>alerts</th><th>s</th></tr>
+<th class=text>cut</th><th>real</th><th class=text>classes</th><th>alerts</th><th>s</th></tr>
 {rows}</table>"""
 
 
@@ -272,6 +296,8 @@ def _difference_row(d: DifferenceReport) -> str:
     status = d.status if not d.reason else f"{d.status}: {d.stage} [{d.reason}]"
     if d.message:
         status += f"<br><small>{html.escape(_first_line(d.message))}</small>"
+    if d.dropped:
+        status += f"<br><small class=rejected>{html.escape(d.dropped)}</small>"
     if d.template:
         status += f"<br><small>template {html.escape(d.template)}</small>"
     cells = ""
@@ -280,10 +306,13 @@ def _difference_row(d: DifferenceReport) -> str:
         known = isinstance(value, int | float) and not isinstance(value, bool)
         cells += f"<td>{_number(float(value), digits) if known else ''}</td>"  # type: ignore[arg-type]
     cuts = ", ".join(f"{n} {name}" for name, n in sorted(d.cuts.items()))
+    classes = ", ".join(f"{n} {name}" for name, n in d.classes.items())
+    real = "" if d.n_real is None else str(d.n_real)
     return (
         f"<tr><td>{picture}</td><td class=text>{html.escape(d.exposure)}<br>{d.branch}</td>"
         f"<td class='text {d.status}'>{status}</td>{cells}<td>{d.n_candidates}</td>"
-        f"<td class=text>{html.escape(cuts)}</td><td>{d.n_alerts}</td><td>{d.seconds:.1f}</td></tr>"
+        f"<td class=text>{html.escape(cuts)}</td><td>{real}</td><td class=text>{html.escape(classes)}</td>"
+        f"<td>{d.n_alerts}</td><td>{d.seconds:.1f}</td></tr>"
     )
 
 

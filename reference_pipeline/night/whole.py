@@ -26,6 +26,7 @@ from ..store import tables
 from ..store.opening import Store, open_store
 from ..store.queries import exposure_row, subtraction_of
 from ..subtract.templates import candidate_of
+from .classify import check_models
 from .commit import commit_difference
 from .differences import DifferenceJob, known_sky, lost, make_difference
 from .lock import only_run
@@ -56,6 +57,7 @@ def run_night(
     outbox, and the report says why. Raises ConfigError, CatalogueError or StoreError where nothing can start.
     """
     known_sky(config.catalogues, config.camera.site)  # what is missing is said before a pixel is read
+    check_models(config)
     with only_run(out):
         return _run_night(sorted(paths), out, config, workers, notices, renew_templates, progress)
 
