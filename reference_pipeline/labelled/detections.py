@@ -18,7 +18,7 @@ from ..catalogues.sphere import separation
 from ..config import Alerts, Subtract
 from ..crossmatch import KnownSky
 from ..detect.points import effective_fwhm
-from ..frame import Exposure
+from ..frame import Exposure, Frame
 from ..night.differences import pixel_scale_of
 from ..run import find_transients
 from .cells import Cell, Observer, Seen, Workshop
@@ -27,9 +27,10 @@ from .stamp import LabelledStamp, Original
 from .truth import Truth, Verdict
 
 _SAME = 2.0  # arcsec, between bogus detections of one place
-#: A kernel too small and the same everywhere: it leaves residuals of bright sources, as poor nights do.
-POOR = Subtract(half_width=2, degree=0, background_degree=1, max_chi2=100.0)
-_RANDOM = 210  # random stream
+#: How a poor epoch is subtracted: with a kernel that is the same everywhere.
+POOR = Subtract(degree=0, background_degree=1, max_chi2=100.0)
+_POOR_SHIFT = (0.1, 0.5)  # pixels at the edges, that its astrometry is off by
+_RANDOM, _POOR = 210, 211  # random streams
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,16 @@ def detections_of(
     What is left out is counted in ``note``. Raises FrameError.
     """
     config, n = observer.config, 1
-    science, against = seen.frame, template.frame
     began = time.perf_counter()
+    if epoch in observer.cell.poor:
+        rng = np.random.default_rng([observer.workshop.seed, _POOR, observer.cell.number, epoch])
+        seen = replace(seen, frame=misplaced(seen.frame, rng))
+        config = config.model_copy(update={"subtract": POOR})
+    science, against = seen.frame, template.frame
     if branch == "qip":
         n = config.night.binning
         science, against = observer.binned(seen), observer.binned(template)
         note["seconds"]["bin"] += time.perf_counter() - began
-    if epoch in observer.cell.poor:
-        config = config.model_copy(update={"subtract": POOR})
     found = find_transients(science, against, sky=KnownSky(), config=config)
     for step in found.steps:
         note["seconds"][step.name] += step.seconds
@@ -96,6 +99,22 @@ def detections_of(
     ]
     note["seconds"]["cutouts"] += time.perf_counter() - began
     return out
+
+
+def misplaced(frame: Frame, rng: np.random.Generator) -> Frame:
+    """Return ``frame`` with a WCS that is turned and sheared a little, so that stars leave dipoles.
+
+    The kernel makes up for a shift of all stars, not for one that differs over the frame.
+    """
+    assert frame.wcs is not None  # a calibrated frame has one
+    wcs = frame.wcs.deepcopy()
+    off = rng.uniform(*_POOR_SHIFT) / (0.5 * max(frame.shape))
+    turned = np.eye(2) + off * rng.uniform(-1, 1, (2, 2))
+    if wcs.wcs.has_cd():
+        wcs.wcs.cd = wcs.wcs.cd @ turned
+    else:
+        wcs.wcs.pc = wcs.wcs.get_pc() @ turned
+    return replace(frame, wcs=wcs)
 
 
 def _geometry(alerts: Alerts, scale: float, options: Options) -> Geometry:
