@@ -6,6 +6,7 @@ geometry and decoded again.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,8 +148,9 @@ def _stacked(
         return
     for originals, members in _alike(records, left_out):
         if recipe.layout == "cut":
-            for group in decode_batch(_cut(originals, members, recipe)):
-                yield from ((tensors, members) for tensors in _complete(group, recipe, left_out))
+            for places in _places(originals, recipe):
+                for group in decode_batch(_cut(originals, members, places, recipe)):
+                    yield from ((tensors, members) for tensors in _complete(group, recipe, left_out))
         else:
             yield _whole(originals, recipe), members
 
@@ -183,11 +185,20 @@ def _alike(
     yield from kinds.values()
 
 
-def _cut(originals: Sequence[Original], members: Sequence[Record], recipe: Recipe) -> list[dict[str, Any]]:
+def _places(originals: Sequence[Original], recipe: Recipe) -> Iterator[list[Placement]]:
+    """Yield where the originals are cut, once or, of ``places`` "both", twice."""
+    if recipe.places in ("position", "both"):
+        yield [Placement.at(o.x, o.y) for o in originals]
+    if recipe.places in ("pixel", "both"):
+        yield [Placement.around((math.floor(o.x + 0.5), math.floor(o.y + 0.5))) for o in originals]
+
+
+def _cut(
+    originals: Sequence[Original], members: Sequence[Record], places: Sequence[Placement], recipe: Recipe
+) -> list[dict[str, Any]]:
     """Return cutouts of the recipe's geometry as records, from originals that are alike."""
     geometry = Geometry(recipe.size, recipe.n_levels, members[0][EMBEDDED_FIELD]["pixelScale"])
     images: dict[PlaneKey, Any] = {plane: _stack(originals, plane, recipe) for plane in recipe.planes}
-    places = [Placement.at(o.x, o.y) for o in originals]
     return [cutout.to_record() for cutout in encode_cutouts(images, geometry, places)]
 
 

@@ -26,6 +26,11 @@ from .card import Task
 #: the whole original, blocks of it averaged.
 Layout = Literal["packet", "cut", "whole", "low-resolution"]
 
+#: Where the middle of a stamp is cut: at the pixel corner nearest to the object's ``position``, as the
+#: pipeline does; at the far corner of the ``pixel`` that holds it, as of survey alerts that tell no more; or
+#: ``both``, each stamp twice.
+Places = Literal["position", "pixel", "both"]
+
 _CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "stamps": (STAMP_TAXONOMY, STAMP_CLASSES),
     "real-bogus": (REAL_BOGUS_TAXONOMY, REAL_BOGUS),
@@ -49,6 +54,7 @@ class Recipe(Config):
 
     # what the network sees of them
     layout: Layout = "packet"
+    places: Places = "position"  # of layout "cut"
     size: int = Field(ge=4)
     n_levels: int = Field(ge=1)
     planes: tuple[str, ...] = ("science", "template", "difference")

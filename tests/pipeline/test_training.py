@@ -232,6 +232,21 @@ def test_cut_in_the_packets_own_geometry_they_are_the_same(folder):
     np.testing.assert_array_equal(cut.valid, sent.valid)
 
 
+def test_a_stamp_is_cut_at_the_nearest_corner_or_around_its_pixel_or_both(tmp_path):
+    """An object at 31.3: the corner nearest to it is at 31.5, that of its pixel too; at 30.7 they differ."""
+    pixels = next(some_stamps(1)).original.planes
+    write_stamps(tmp_path / "x.stamps.avro", some_stamps(1, original=Original(pixels, 30.7, 31.3)))
+    both = read_examples([tmp_path], recipe_of(layout="cut", places="both"))
+    assert both.labels.tolist() == [0, 0]
+    assert len(set(both.groups)) == 1
+    near, around = both.values
+    alone = [read_examples([tmp_path], recipe_of(layout="cut", places=p)) for p in ("position", "pixel")]
+    np.testing.assert_array_equal(near, alone[0].values[0])
+    np.testing.assert_array_equal(around, alone[1].values[0])
+    # background and noise are of another footprint: only the order of the pixels is the same
+    assert np.corrcoef(near[2, 0, :, 1:].ravel(), around[2, 0, :, :-1].ravel())[0, 1] > 0.99
+
+
 def test_whole_and_averaged_originals(tmp_path):
     stamp = next(some_stamps(1))
     pixels = stamp.original.planes["science"].copy()
