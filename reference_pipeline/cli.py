@@ -276,10 +276,7 @@ def classify(
         troubles.append(line)
         typer.echo(line, err=True)
 
-    said = classified(
-        expand(paths), real_bogus=None if real_bogus == "none" else real_bogus,
-        stamps=None if stamps == "none" else stamps, n_threads=threads, trouble=trouble,
-    )  # fmt: skip
+    said = classified(expand(paths), real_bogus=real_bogus, stamps=stamps, n_threads=threads, trouble=trouble)
     try:
         if output is not None:
             typer.echo(f"{write_classified(output, said)} packets in {output}")

@@ -288,12 +288,13 @@ class Alerts(Config):
 
 class Classify(Config):
     """classify/: what is said of candidates and frames. A model is a shipped one's name, or a card (.json);
-    "auto" takes the shipped one that fits camera, stamps and pixel scale, and none where none does.
+    "auto" takes the shipped one that fits camera, stamps and pixel scale, and none where none does; "none" is
+    for no answer at all.
     """
 
-    real_bogus: str | None = "auto"  # None: no scores
-    stamps: str | None = "auto"
-    clouds: str | None = "auto"
+    real_bogus: str = "auto"
+    stamps: str = "auto"
+    clouds: str = "auto"
     min_real_bogus: float = Field(
         default=0.0, ge=0, le=1
     )  # candidates below are cut ("real-bogus"), not sent

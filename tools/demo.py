@@ -9,7 +9,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+
+from multiscale import read_alerts
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "demo"
@@ -60,12 +63,33 @@ def night() -> None:
     print(pipeline("run", folder / "reduce.toml", "-o", out).strip())
     findings = multiscale("validate", out / "alerts")
     assert findings == "", findings
+    print(classes(out / "alerts"))
     pictures = OUT / "pictures"
     for path in sorted((out / "alerts" / "dip").glob("*.avro"))[:2]:
         for packet in (0, 1):
             multiscale("show", path, "--packet", packet, "-o", pictures / f"night_{path.stem}_{packet}.png")
     print(pipeline("light-curve", out, "--brightest", 3, "-o", pictures).strip())
     print(f"  the report: {(out / 'report.html').relative_to(ROOT)}")
+
+
+def classes(folder: Path) -> str:
+    """Return a table of what the alerts say they are; every one has to say it."""
+    lines = [f"{'branch':8}{'alerts':>8}{'real':>8}{'unsure':>8}   likeliest class"]
+    for branch in sorted(path for path in folder.iterdir() if path.is_dir()):
+        tops: Counter[str] = Counter()
+        n_real = n_unsure = 0
+        for alert in (alert for path in sorted(branch.glob("*.avro")) for alert in read_alerts(path)):
+            said = {c.taxonomy: {p.name: p.probability for p in c.classes} for c in alert.classifications}
+            assert {"real-bogus", "stamps-6"} <= set(said), f"{alert.alert_id} is not classified"
+            assert len(said["stamps-6"]) == 6
+            assert abs(sum(said["stamps-6"].values()) - 1) < 1e-4
+            tops[max(said["stamps-6"], key=lambda name: said["stamps-6"][name])] += 1
+            n_real += said["real-bogus"]["real"] >= 0.5
+            of_stamps = [c for c in alert.classifications if c.classifier.endswith("-confidence")][-1]
+            n_unsure += next(p.probability for p in of_stamps.classes if p.name == "confident") < 1
+        counts = ", ".join(f"{n} {name}" for name, n in tops.most_common())
+        lines.append(f"{branch.name:8}{tops.total():8}{n_real:8}{n_unsure:8}   {counts}")
+    return "\n".join(lines) + "\n(by models that were trained on simulated data)"
 
 
 def main() -> None:

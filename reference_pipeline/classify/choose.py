@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from .card import ModelCard, Task, shipped_cards
 from .inference import Classifier, is_in_scale, load_classifier
 
-AUTO = "auto"
+AUTO, NONE = "auto", "none"  # settings that name no model
 
 
 @lru_cache(maxsize=1)
@@ -53,15 +53,15 @@ def _fits(card: ModelCard, geometry: Geometry, planes: Sequence[PlaneKey]) -> bo
 
 
 def choose(
-    model: str | None, task: Task, *, camera: str, geometry: Geometry, planes: Sequence[PlaneKey],
+    model: str, task: Task, *, camera: str, geometry: Geometry, planes: Sequence[PlaneKey],
     n_threads: int = 0,
 ) -> Classifier | None:  # fmt: skip
-    """Return the classifier that a setting means: None for None, for "auto" what fits, if anything does.
+    """Return the classifier that a setting means: none for "none", for "auto" what fits, if anything does.
 
     A model that is named is returned also where it does not fit: it then refuses the stamps. Raises
     ConfigError for one that is not there, cannot be used, or is for another task.
     """
-    if model is None:
+    if model == NONE:
         return None
     if model != AUTO:
         return named(model, task, n_threads=n_threads)

@@ -20,7 +20,7 @@ from multiscale.schema import full_name, load_schema
 from ..errors import ConfigError
 from ..taxonomy import REAL_BOGUS, STAMP_CLASSES
 from .card import Task
-from .choose import AUTO, choose, describe, shipped_of, stamps_in
+from .choose import AUTO, NONE, choose, describe, shipped_of, stamps_in
 from .inference import Classifier, Verdicts
 
 FIELD = "classifications"  # of an alert: of ours (6.6), and the one that a survey's gets
@@ -46,20 +46,17 @@ class Said:
 
 
 def classified(
-    paths: Iterable[Path], *, real_bogus: str | None = AUTO, stamps: str | None = AUTO, n_threads: int = 0,
+    paths: Iterable[Path], *, real_bogus: str = AUTO, stamps: str = AUTO, n_threads: int = 0,
     trouble: Trouble = lambda line: None,
 ) -> Iterator[Said]:  # fmt: skip
     """Yield every packet of Avro files with what models say of it; one line to ``trouble`` for what is wrong.
 
     A model is a shipped one's name, a card, "auto" (chosen for each packet by survey, geometry and planes) or
-    None. A packet that nothing is said of is yielded too. Raises ConfigError for a model that is not usable,
+    "none". A packet that nothing is said of is yielded too. Raises ConfigError for a model that is no use,
     and where no shipped one fits the first packets.
     """
-    asked: dict[Task, str] = {}
-    if real_bogus is not None:
-        asked["real-bogus"] = real_bogus
-    if stamps is not None:
-        asked["stamps"] = stamps
+    wished: dict[Task, str] = {"real-bogus": real_bogus, "stamps": stamps}
+    asked = {task: model for task, model in wished.items() if model != NONE}
     if not asked:
         raise ConfigError("no model: neither real/bogus nor stamps is asked for")
     models = _Models(asked, n_threads, trouble)

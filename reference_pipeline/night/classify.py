@@ -272,7 +272,7 @@ def _choose(
     )  # fmt: skip
 
 
-def _setting(config: Classify, task: Task) -> str | None:
+def _setting(config: Classify, task: Task) -> str:
     return config.real_bogus if task == "real-bogus" else config.stamps
 
 

@@ -297,7 +297,7 @@ def test_the_cameras_own_model_is_preferred_then_the_one_with_most_planes_then_t
 
 def test_no_model_is_wanted_or_none_fits():
     geometry = Geometry(64, 8, 123.0)
-    assert choose(None, "stamps", camera="ztf", geometry=geometry, planes=PLANES) is None
+    assert choose("none", "stamps", camera="ztf", geometry=geometry, planes=PLANES) is None
     assert choose("auto", "stamps", camera="ztf", geometry=geometry, planes=PLANES) is None
 
 
@@ -407,7 +407,7 @@ def test_a_file_that_ends_early_gives_what_is_before_its_end(files, models, tmp_
     write_container(cut, load_schema("multiscale.Alert"), records_of(files["alert"]) * 9)
     cut.write_bytes(cut.read_bytes()[:-5000])
     troubles = []
-    said = list(classified([cut], stamps=str(models["tiny"]), real_bogus=None, trouble=troubles.append))
+    said = list(classified([cut], stamps=str(models["tiny"]), real_bogus="none", trouble=troubles.append))
     assert 0 < len(said) < 9 * N
     assert all("stamps" in one.verdicts for one in said)
     assert len(troubles) == 1

@@ -253,7 +253,7 @@ def test_cutouts_that_are_not_those_of_the_difference_are_refused(night, begun):
 def test_probabilities_at_the_rates_of_the_stream(night, begun):
     rates = (0.01, 0.2, 0.5, 0.04, 0.05, 0.2)
     stream = write_model(night / "models", card_of("stream", stream_priors=rates, **SHAPE))
-    config = config_with(night, stamps=str(stream), real_bogus=None, priors="stream")
+    config = config_with(night, stamps=str(stream), real_bogus="none", priors="stream")
     for stored in differences_of(begun):
         before = read_classes(classes_path(begun, "dip", stored.exposure.id))
         after = classify_exposure(begun, stored, config=config)
