@@ -43,6 +43,8 @@ Floats = NDArray[np.float64]
 
 FIRST_INJECTED = 1 << 60  # ids from here on are of injected sources
 _PLACE, _EPOCHS, _FRAME, _ROCKS, _INJECT = range(200, 205)  # random streams
+#: In a poor epoch only the stronger hits are found.
+_POOR_COSMIC_RAYS = CosmicRays(iterations=1, sigma=15.0)
 _N_BIAS, _N_FLATS = 7, 9
 _INJECTED_APART, _INJECTED_MARGIN = 36.0, 60.0  # pixels
 _INJECTED_SNR, _INJECTED_MAGNITUDE = (4.0, 60.0), (17.0, 19.5)
@@ -74,7 +76,7 @@ class Cell:
     sky: Sky
     exposures: tuple[Exposure, ...]
     airs: tuple[Conditions, ...]
-    poor: frozenset[int]  # epochs that are subtracted poorly
+    poor: frozenset[int]  # epochs that are reduced and subtracted poorly
 
     @property
     def name(self) -> str:
@@ -218,9 +220,12 @@ class Observer:
         rng = np.random.default_rng([seed, _FRAME, cell.number, epoch])
         rotation = survey.rotation + float(rng.normal(0, max(survey.rotation_scatter, 0.02)))
         raw, truth = expose(scene, self.telescope, exposure, air, rng, rotation=rotation)
+        config = self.config
+        if epoch in cell.poor:
+            config = config.model_copy(update={"cosmic_rays": _POOR_COSMIC_RAYS})
         *_, frame = reduction(
             RawFrame(exposure, raw, raw_header(exposure, self.telescope)), self.masters,
-            positions=self.positions, magnitudes=self.magnitudes, config=self.config,
+            positions=self.positions, magnitudes=self.magnitudes, config=config,
         )  # fmt: skip
         return Seen(
             fit_psf(frame, config=self.config.psf), scene, truth, sky, self.radius

@@ -57,7 +57,7 @@ class StampSet(Config):
     asteroids: Asteroids
     template_asteroids: float = Field(default=2.0, ge=0)  # a field, in the template
     template_satellites: float = Field(default=0.1, ge=0, le=1)  # times the rates of the others
-    poor_share: float = Field(default=0.25, ge=0, le=1)  # of epochs: astrometry a little off, one kernel
+    poor_share: float = Field(default=0.35, ge=0, le=1)  # of epochs: reduced and subtracted poorly
     detector: dict[str, float] = Field(default={})  # in place of the telescope's own, for a chip of this size
 
 

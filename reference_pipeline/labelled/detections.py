@@ -27,8 +27,9 @@ from .stamp import LabelledStamp, Original
 from .truth import Truth, Verdict
 
 _SAME = 2.0  # arcsec, between bogus detections of one place
-#: How a poor epoch is subtracted: with a kernel that is the same everywhere.
-POOR = Subtract(degree=0, background_degree=1, max_chi2=100.0)
+#: How a poor epoch is subtracted: with a kernel that is the same everywhere, in every second one a small one.
+POOR = (Subtract(degree=0, background_degree=1, max_chi2=100.0),
+        Subtract(degree=0, background_degree=1, max_chi2=100.0, half_width=3))  # fmt: skip
 _POOR_SHIFT = (0.1, 0.5)  # pixels at the edges, that its astrometry is off by
 _RANDOM, _POOR = 210, 211  # random streams
 
@@ -59,7 +60,7 @@ def detections_of(
     if epoch in observer.cell.poor:
         rng = np.random.default_rng([observer.workshop.seed, _POOR, observer.cell.number, epoch])
         seen = replace(seen, frame=misplaced(seen.frame, rng))
-        config = config.model_copy(update={"subtract": POOR})
+        config = config.model_copy(update={"subtract": POOR[int(rng.integers(len(POOR)))]})
     science, against = seen.frame, template.frame
     if branch == "qip":
         n = config.night.binning
