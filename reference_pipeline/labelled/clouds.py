@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -335,7 +336,7 @@ def _read(path: Path) -> CloudThumbnails:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = CloudThumbnails(*(arrays[f.name] for f in fields(CloudThumbnails)))
-    except (OSError, KeyError, ValueError, zlib.error) as error:
+    except (OSError, KeyError, ValueError, zlib.error, BadZipFile) as error:
         raise _not_ours(path, error) from error
     if (
         found.pictures.shape != found.seen.shape
