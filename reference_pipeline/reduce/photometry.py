@@ -30,13 +30,13 @@ from ..catalogues.stars import ReferenceCatalogue, ReferenceStars
 from ..config import Photometry
 from ..errors import PhotometryError
 from ..frame import UNUSABLE, Decision, Frame, MaskBit, ZeroPoint, unit_coordinates
+from .growth import growth_beyond
 from .sources import COARSE_STEP, quadratic
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _MAG = 2.5 / np.log(10.0)  # magnitudes per relative flux
-_GROWTH_STARS = 300  # the brightest tell the wings; more only cost time
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,7 @@ def calibrate_photometry(frame: Frame, catalogue: ReferenceCatalogue, *, config:
 
 
 def measure_apertures(frame: Frame, *, config: Photometry) -> Apertures:
-    """Return the fluxes of all sources in the aperture of Eq. 1 (exact pixel overlap, bad pixels left out).
-
-    What the aperture misses is linear in the local FWHM: where the PSF is wider, more is missed. A free
-    surface would need hundreds of bright isolated stars to be as sure.
-    """
+    """Return all sources' fluxes in the aperture of Eq. 1 (exact pixel overlap, bad pixels left out)."""
     table = _table(frame)
     is_star = np.asarray(table["is_calibration"])
     radius = 0.5 * config.aperture_factor * float(np.median(table["a"][is_star]))
@@ -153,16 +149,11 @@ def measure_apertures(frame: Frame, *, config: Photometry) -> Apertures:
     flux, flux_error, _ = sep.sum_circle(
         pixels, x, y, radius, var=frame.variance, mask=mask, bkgann=annulus, subpix=0
     )  # fmt: skip
-    bright = _growth_stars(table, outer)
-    wings, wings_error, _ = sep.sum_circann(
-        pixels, x[bright], y[bright], radius, outer, var=frame.variance, mask=mask, subpix=0
+    growth, n_stars = growth_beyond(
+        table, pixels, frame.variance, mask, np.asarray(flux, float), radius, outer
     )
-    surface = np.stack([np.ones(len(table)), _relative_width(table, frame.shape)], axis=1)
-    if len(bright) < 10 or not surface[:, 1].any():
-        surface = surface[:, :1]
-    growth = _fit_growth(surface[bright], flux[bright], wings, wings_error, np.pi * (outer**2 - radius**2))
-    fraction = 1.0 / (1.0 + np.clip(surface @ growth, 0.0, 2.0))
-    return Apertures(radius, flux, flux_error, fraction, len(bright))
+    fraction = 1.0 / (1.0 + np.clip(growth, 0.0, 2.0))
+    return Apertures(radius, flux, flux_error, fraction, n_stars)
 
 
 def match_sky(
@@ -402,61 +393,6 @@ def _color(frame: Frame, stars: ReferenceStars, bands: tuple[str, str]) -> Float
 def _unit_vectors(ra: Floats, dec: Floats) -> Floats:
     ra, dec = np.radians(ra), np.radians(dec)
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-
-
-def _growth_stars(table: Table, radius: float) -> NDArray[np.intp]:
-    """Rows of the brightest calibration stars with no source of 1 % of their flux within ``radius``.
-
-    In a crowded field there are too few of those, and the least disturbed have to do.
-    """
-    rows = np.flatnonzero(np.asarray(table["is_calibration"]))
-    positions = np.stack([table["x"], table["y"]], axis=1)
-    flux = np.asarray(table["flux_auto"])
-    rows = rows[np.argsort(-flux[rows])][: 4 * _GROWTH_STARS]
-    # a neighbour's wings reach in from beyond the outer radius
-    neighbours = cKDTree(positions).query_ball_point(positions[rows], 1.3 * radius)
-    contamination = np.array([flux[near].sum() / flux[row] - 1.0 for row, near in zip(rows, neighbours)])
-    isolated = contamination < 0.01
-    if isolated.sum() < 10:
-        isolated = np.argsort(np.argsort(contamination)) < 10
-    return rows[isolated][:_GROWTH_STARS]
-
-
-def _relative_width(table: Table, shape: tuple[int, int]) -> Floats:
-    """The FWHM at each source less the frame's, relative to it, from a quadratic surface; 0 for few stars."""
-    rows = np.flatnonzero(np.asarray(table["is_calibration"]))
-    if len(rows) < 60:
-        return np.zeros(len(table))
-    terms = quadratic(*unit_coordinates(np.asarray(table["x"]), np.asarray(table["y"]), shape))
-    width = np.asarray(table["fwhm"])
-    # the stars were chosen within 3 sigma of such a surface: no need to clip again
-    solution = np.linalg.lstsq(terms[rows], width[rows], rcond=None)[0]
-    return np.asarray(terms @ solution / np.median(width[rows]) - 1.0)
-
-
-def _fit_growth(surface: Floats, flux: Floats, wings: Floats, wings_error: Floats, area: float) -> Floats:
-    """Return the coefficients of wings / flux as a surface, clipped.
-
-    A second term takes up what the background is off by, the same for every star: bright and faint stars
-    together tell it from the wings.
-    """
-    design = surface * flux[:, None]
-    has_background = len(flux) >= 20
-    if has_background:
-        design = np.concatenate([design, np.full((len(flux), 1), area)], axis=1)
-    # beside the photon noise, wings differ by some tenths of a percent from star to star
-    error = np.sqrt(np.square(wings_error) + np.square(0.003 * flux))
-    kept = np.ones(len(flux), bool)
-    for _ in range(10):
-        weight = kept / error
-        solution = np.linalg.lstsq(design * weight[:, None], wings * weight, rcond=None)[0]
-        pull = (wings - design @ solution) / error
-        sigma = 1.4826 * np.median(np.abs(pull[kept]))
-        updated = np.abs(pull) <= 3.0 * max(sigma, 0.1)
-        if np.array_equal(updated, kept) or updated.sum() <= design.shape[1]:
-            break
-        kept = updated
-    return np.asarray(solution[: surface.shape[1]])
 
 
 def _intrinsic_variance(residual: Floats, measured2: Floats, n_terms: int) -> float:

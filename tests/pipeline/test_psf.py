@@ -234,3 +234,28 @@ def test_interpolated_stamps_of_a_known_model_hold_its_flux_at_any_phase():
     for k in range(4):
         centroid = (stamps[k].sum(axis=0) * (np.rint(x[k]) + pixels)).sum() / stamps[k].sum()
         assert centroid == pytest.approx(x[k], abs=2e-3)
+
+
+def test_the_degree_is_judged_by_what_faint_fluxes_would_scatter_by():
+    """A bright star has its flux from any PSF when its own photons weigh its pixels; a faint one has not."""
+    rng = np.random.default_rng(48)
+    side = 60.0 * (np.arange(10) + 0.5)
+    x, y = (a.ravel() + rng.uniform(-5, 5, 100) for a in np.meshgrid(side, side))
+    stars = Truth(x, y, np.exp(rng.uniform(*np.log([5e4, 1.5e6]), 100)))
+    frame = find_sources(make_frame(rng, stars, (600, 600), fwhm=2.3, varying=0.1), config=Sources())
+    frame = calibrate_photometry(frame, Catalogue(frame, stars, 27.0), config=Photometry())
+    constant = fit_psf(frame, config=PsfFit(max_degree=0)).psf
+    table = frame.sources[frame.sources["is_psf_star"]]
+    table = table[np.minimum(table["x"], table["y"]) > 20]
+    table = table[np.maximum(table["x"], table["y"]) < 580]
+    images, _, _ = psf_stamps(constant, np.array(table["x"]), np.array(table["y"]), 3)
+    pixels = frame.data - frame.background
+    fluxes = []
+    for image, j, i in zip(images, np.rint(table["x"]).astype(int), np.rint(table["y"]).astype(int)):
+        around = pixels[i - 3 : i + 4, j - 3 : j + 4]
+        fluxes.append((image * around).sum() / np.square(image).sum())
+    ratio = np.array(fluxes) / table["flux"]
+    scatter = 1.4826 * np.median(np.abs(ratio / np.median(ratio) - 1.0))
+    decision = fit_psf(frame, config=PsfFit()).steps[-1].decision
+    assert decision["held_out_scatter_0"] == pytest.approx(scatter, rel=0.3)
+    assert decision["degree"] >= 2
