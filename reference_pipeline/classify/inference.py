@@ -307,16 +307,13 @@ def place_of(record: Record) -> tuple[float | None, float | None]:
     return None, None
 
 
-@lru_cache(maxsize=8)
 def load_classifier(model: str | Path, *, n_threads: int = 0) -> Classifier:
     """Return the model ``model``: a shipped one's name, or the path of a card (.json).
 
-    ``n_threads`` of onnxruntime, 0: one for each core. Raises ConfigError where the model is not there, its
-    ONNX file is not the one that the card is of, or does not take and give what the card says.
+    ``n_threads`` of onnxruntime, 0: one for each core. Files that have not changed give the same object.
+    Raises ConfigError where the model is not there, its ONNX file is not the one that the card is of, or does
+    not take and give what the card says.
     """
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as states
-
     path = card_path(model)
     card = read_card(path)
     network = path.with_suffix(".onnx")
@@ -328,6 +325,16 @@ def load_classifier(model: str | Path, *, n_threads: int = 0) -> Classifier:
         raise ConfigError(
             f"{network}: SHA-256 is {found}, its card says {card.sha256.get('onnx', 'nothing')}"
         )
+    return _ready(network, card.model_dump_json(), n_threads)
+
+
+@lru_cache(maxsize=8)
+def _ready(network: Path, card_json: str, n_threads: int) -> Classifier:
+    """The classifier of a card, whose text has the digest of its network: both files are known by it."""
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    card = ModelCard.model_validate_json(card_json)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
     options.log_severity_level = 3  # errors alone

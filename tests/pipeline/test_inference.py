@@ -214,6 +214,15 @@ def test_what_a_packet_carries_of_it(files, models):
     assert [verdicts.confidence(i) for i in range(3)] == ["unsure", "out-of-distribution", "confident"]
 
 
+def test_a_model_that_is_written_again_is_read_again(files, tmp_path):
+    records = records_of(files["alert"])
+    first = load_classifier(write_model(tmp_path, card_of(), seed=1))
+    assert load_classifier(tmp_path / "tiny.json") is first
+    again = load_classifier(write_model(tmp_path, card_of(), seed=2))
+    before, after = (c.classify(records).probabilities for c in (first, again))
+    assert np.abs(before - after).max() > 0.01
+
+
 # what is not a model
 
 
