@@ -130,7 +130,6 @@ def _check(ensemble: nn.Module, card_path: Path) -> None:
     stamps[:, n_planes:] = rng.random(stamps[:, n_planes:].shape) > 0.1
     stamps[:, :n_planes] *= stamps[:, n_planes:]
     position = rng.normal(size=(_N_CHECKED, 3)).astype(np.float32) if card.uses_position else None
-    load_classifier.cache_clear()  # the file may be another than was loaded under this name
     found = load_classifier(card_path).logits(stamps, position)
     with torch.inference_mode():
         given = None if position is None else torch.from_numpy(position)
