@@ -219,6 +219,7 @@ _COLUMNS = (  # heading, of the quality or decision, digits
     ("sky rms", "background_rms", 1),
     ("limit, mag", "limiting_magnitude", 2),
     ("PCC", "pearson", 4),
+    ("cloud", "cloud_score", 2),
 )
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; color: #222; }
