@@ -96,7 +96,8 @@ def test_a_piece_of_a_visit_is_encoded_serialised_and_validated(layout, monkeypa
 
 def test_kept_results_name_no_machine_and_are_small():
     files = [path for path in common.RESULTS.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 400_000
+    assert sum(path.stat().st_size for path in files) < 1_500_000  # a report needs its figures
+    assert max(path.stat().st_size for path in files) < 120_000
     for path in files:
         if path.suffix == ".json":
             text = path.read_text()
