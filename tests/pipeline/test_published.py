@@ -5,6 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="networks are torch modules (extra train)")
 
+from reference_pipeline.classify.card import ModelCard  # noqa: E402
+from reference_pipeline.classify.export import export_model  # noqa: E402
+from reference_pipeline.classify.inference import load_classifier  # noqa: E402
 from reference_pipeline.classify.networks.build import build  # noqa: E402
 from reference_pipeline.classify.networks.published import TABLE_2, published  # noqa: E402
 from reference_pipeline.classify.networks.real_bogus import RotationResNet  # noqa: E402
@@ -204,3 +207,37 @@ def test_what_the_search_varies_can_be_given():
     assert network.dropout.p == 0.1
     with pytest.raises(ValueError, match="multi-scale-a has 4 convolutions"):
         published("multi-scale-a", filters=[8, 6])
+
+
+def card_of(recipe, n_parameters):
+    return ModelCard(
+        name=recipe.name, version="0", task=recipe.task, taxonomy=recipe.taxonomy, classes=recipe.classes,
+        surveys=recipe.surveys, size=recipe.size, n_levels=recipe.n_levels, pixel_scale=(1.0, 1.0),
+        planes=recipe.planes, normalization=recipe.normalization, uses_position=recipe.uses_position,
+        n_parameters=n_parameters, priors=[1 / len(recipe.classes)] * len(recipe.classes),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        "full", "multi-scale-b",
+        pytest.param("real-bogus-qip", marks=pytest.mark.slow),
+        pytest.param("real-bogus-dip", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_exported_networks_say_what_torch_says(which, tmp_path):
+    """export_model refuses an ONNX model that differs; its answers are compared once more here."""
+    pytest.importorskip("onnxscript", reason="the extra `train` is not installed")
+    torch.manual_seed(5)
+    recipe = load_recipe(f"published-{which}")
+    network = build(recipe).eval()
+    card = card_of(recipe, sum(p.numel() for p in network.parameters()))
+    export_model([network], card, tmp_path)
+    rng = np.random.default_rng(2)
+    stamps = rng.normal(size=(5, *card.shape)).astype(np.float32)
+    position = rng.normal(size=(5, 3)).astype(np.float32) if recipe.uses_position else None
+    found = load_classifier(tmp_path / f"{recipe.name}.json").logits(stamps, position)
+    with torch.no_grad():
+        expected = network(torch.tensor(stamps), None if position is None else torch.tensor(position))
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-5)
