@@ -24,15 +24,15 @@ def draw_confusions(models: Mapping[str, Mapping[str, Any]], path: Path, *, titl
     columns = min(n, 3)
     rows = -(-n // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(4.2 * columns, 4.0 * rows + 0.3), squeeze=False, layout="constrained"
+        rows, columns, figsize=(4.6 * columns, 4.4 * rows + 0.4), squeeze=False, layout="constrained"
     )
     for axis in axes.ravel()[n:]:
         axis.axis("off")
     for axis, (name, scores) in zip(axes.ravel(), models.items()):
         _confusion(axis, scores)
         axis.set_title(f"{name}: macro F1 {_interval(scores['macro_f1'])}", fontsize=SMALL + 1)
-    figure.suptitle(f"{title}; % of the true class [95 %], and stamps", fontsize=SMALL + 2)
-    save_figure(figure, path, dpi=75, n_colors=32)
+    figure.suptitle(f"{title}\n% of the true class [95 %], and stamps", fontsize=SMALL + 1)
+    save_figure(figure, path, dpi=110, n_colors=32)
     plt.close(figure)
 
 
@@ -107,7 +107,7 @@ def draw_examples(
     """Draw stamps, one of ``rows`` (words, plane -> pixels) a line of ``planes``, in two columns of lines."""
     half = -(-len(rows) // 2)
     k = len(planes)
-    figure, axes = plt.subplots(half, 2 * k, figsize=(1.0 * 2 * k + 0.8, 1.0 * half + 0.5), squeeze=False)
+    figure, axes = plt.subplots(half, 2 * k, figsize=(2 * k, 1.22 * half + 0.4), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     for n, (words, pixels) in enumerate(rows):
@@ -117,16 +117,11 @@ def draw_examples(
             good = image[np.isfinite(image)]
             low, high = np.percentile(good, (2, 99.5)) if good.size else (0, 1)
             axis.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="nearest")
-            if n % half == 0:
-                axis.set_title(plane, fontsize=SMALL)
             if j == 0:
-                axis.text(
-                    -0.04, 0.5, words, transform=axis.transAxes, rotation=90, ha="right", va="center",
-                    fontsize=SMALL - 2,
-                )  # fmt: skip
+                axis.set_title(f"{words}; {', '.join(planes)}", fontsize=SMALL, loc="left", pad=2)
     figure.suptitle(title, fontsize=SMALL + 1)
-    figure.subplots_adjust(0.03, 0.01, 0.995, 0.9, 0.04, 0.04)
-    save_figure(figure, path, dpi=62, n_colors=24)
+    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.5 / (1.22 * half + 0.4), 0.05, 0.2)
+    save_figure(figure, path, dpi=72, n_colors=16)
     plt.close(figure)
 
 

@@ -217,7 +217,7 @@ def _auc(is_real: np.ndarray, score: np.ndarray) -> float:
     return area_under_roc(is_real, score) if is_real.any() and not is_real.all() else float("nan")
 
 
-def draw_mistakes(judged: Judged_, stamps: Sequence[LabelledStamp], path: Path, n: int = 14) -> None:
+def draw_mistakes(judged: Judged_, stamps: Sequence[LabelledStamp], path: Path, n: int = 10) -> None:
     """Draw what the model is surest of and wrong: at most three of a pair of classes."""
     p = judged.answers().probabilities
     said = p.argmax(axis=1)
@@ -227,7 +227,7 @@ def draw_mistakes(judged: Judged_, stamps: Sequence[LabelledStamp], path: Path, 
         pair = (int(judged.labels[i]), int(said[i]))
         if pair[0] != pair[1] and pairs[pair] < 3 and len(rows) < n:
             pairs[pair] += 1
-            words = f"{stamps[i].label}\n→ {judged.card.classes[said[i]]} {p[i].max():.2f}"
+            words = f"{stamps[i].label} → {judged.card.classes[said[i]]} {p[i].max():.2f}"
             rows.append((words, stamps[i].original.planes))
     title = f"{judged.card.name}: real ZTF alerts, hint → what is said, surest mistakes first"
     draw_examples(rows, PLANES, path, title=title)
