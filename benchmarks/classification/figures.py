@@ -121,7 +121,7 @@ def draw_examples(
                 axis.set_title(f"{words}; {', '.join(planes)}", fontsize=SMALL, loc="left", pad=2)
     figure.suptitle(title, fontsize=SMALL + 1)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.5 / (1.22 * half + 0.4), 0.05, 0.2)
-    save_figure(figure, path, dpi=72, n_colors=16)
+    save_figure(figure, path, dpi=72, n_colors=12)
     plt.close(figure)
 
 
