@@ -18,7 +18,7 @@ from ..frame import Frame
 from ..reduce.quality import THUMBNAIL_SIZE, CloudNetwork, cells_of, shown
 from ..taxonomy import CLOUDS
 from .card import ModelCard, shipped_cards
-from .choose import AUTO, named
+from .choose import AUTO, NONE, named
 from .inference import card_path
 
 Floats = NDArray[np.float32]
@@ -67,15 +67,14 @@ def cloud_network(model: str | Path) -> CloudNetwork:
     return probability
 
 
-def chosen_model(setting: str | None, *, camera: str) -> Path | None:
-    """Return the card that a setting (config.Classify.clouds) means; None for None or "none", TOML's None.
+def chosen_model(setting: str, *, camera: str) -> Path | None:
+    """Return the card that a setting (config.Classify.clouds) means; None for "none".
 
     "auto" is a shipped one: that of the camera's survey, or else the one that was trained on most surveys;
     clouds look alike through all telescopes. Raises ConfigError for a name that is not shipped.
     """
-    if setting in (None, "none"):
+    if setting == NONE:
         return None
-    assert setting is not None
     if setting != AUTO:
         return card_path(setting)
     card = shipped_model(tuple(shipped_cards().values()), camera=camera)

@@ -22,7 +22,7 @@ class SmallCloudNet(nn.Module):
         layers: list[nn.Module] = []
         n_in = 2  # the thumbnail and its validity
         for k, width in enumerate(widths):
-            stride = 2 if k < len(widths) - 1 else 1
+            stride = 2 if k < 2 else 1
             layers += [
                 nn.Conv2d(n_in, width, 3, stride, padding=1, bias=False),
                 nn.BatchNorm2d(width),
