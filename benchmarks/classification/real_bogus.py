@@ -172,4 +172,16 @@ def examples(paths: list[Path], n: int = 8) -> list[tuple[str, dict[str, np.ndar
         wanted += [kinds.pop() for kinds in bogus.values() if kinds]
     by_snr = sorted(real[: 20 * n], key=lambda s: abs(s.snr))
     shown = [by_snr[int(q * (len(by_snr) - 1))] for q in np.linspace(0.02, 0.9, n)] if by_snr else []
-    return [(f"{s.cause or s.label}, {s.snr:.0f}", dict(s.original.planes)) for s in [*shown, *wanted[:n]]]
+    return [
+        (
+            f"{s.cause or s.label}, {s.snr:.0f}",
+            {plane: central(pixels) for plane, pixels in s.original.planes.items()},
+        )
+        for s in [*shown, *wanted[:n]]
+    ]
+
+
+def central(pixels: np.ndarray, side: int = 31) -> np.ndarray:
+    """Return the central pixels, as many as the paper's figure shows."""
+    y, x = ((n - side) // 2 for n in pixels.shape)
+    return pixels[y : y + side, x : x + side] if min(pixels.shape) > side else pixels

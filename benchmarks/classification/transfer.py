@@ -217,7 +217,7 @@ def _auc(is_real: np.ndarray, score: np.ndarray) -> float:
     return area_under_roc(is_real, score) if is_real.any() and not is_real.all() else float("nan")
 
 
-def draw_mistakes(judged: Judged_, stamps: Sequence[LabelledStamp], path: Path, n: int = 10) -> None:
+def draw_mistakes(judged: Judged_, stamps: Sequence[LabelledStamp], path: Path, n: int = 8) -> None:
     """Draw what the model is surest of and wrong: at most three of a pair of classes."""
     p = judged.answers().probabilities
     said = p.argmax(axis=1)
