@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from multiscale.atomic import replacing
 
+from ..labelled.simulate import RECORD
 from ..labelled.split import PARTS, class_counts
+from ..labelled.stamp import stamp_files
 from .calibration import Tested, calibrated, measured, members_f1
 from .card import ModelCard
 from .dataset import Examples, read_examples
@@ -47,11 +49,9 @@ def make_model(
         train_member(recipe, examples, parts, seed=recipe.seed + i, n_threads=n_threads, progress=progress)
         for i in range(recipe.n_members)
     ]
-    card = calibrated(
-        _card(recipe, examples, members, counts), _logits(members, examples, parts == VALIDATION),
-        examples.labels[parts == VALIDATION],
-    )  # fmt: skip
-    is_test = parts == TEST
+    is_validation, is_test = parts == VALIDATION, parts == TEST
+    card = _card(recipe, examples, members, counts, _sets(paths))
+    card = calibrated(card, _logits(members, examples, is_validation), examples.labels[is_validation])
     tested = Tested(_logits(members, examples, is_test), examples.labels[is_test], examples.groups[is_test])
     scores = measured(card, tested)
     scores["members_macro_f1"] = members_f1(tested, len(recipe.classes))
@@ -80,7 +80,11 @@ def summary(card: ModelCard) -> list[str]:
 
 
 def _card(
-    recipe: Recipe, examples: Examples, members: Sequence[Member], counts: dict[str, list[int]]
+    recipe: Recipe,
+    examples: Examples,
+    members: Sequence[Member],
+    counts: dict[str, list[int]],
+    sets: list[dict[str, Any]],
 ) -> ModelCard:
     """The card before calibration and test."""
     k = len(recipe.classes)
@@ -110,10 +114,22 @@ def _card(
             "counts": counts,
             "n_groups": len(np.unique(examples.groups)),
             "left_out": dict(sorted(examples.left_out.items())),
+            "sets": sets,
         },
         is_simulated=bool(examples.facts["is_simulated"].any()),
         limits=recipe.limits,
     )
+
+
+def _sets(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """What `simulate stamps` says of the folders that it made: seed and options make the set again."""
+    found = []
+    for path in paths:
+        if (path / RECORD).is_file():
+            made = json.loads((path / RECORD).read_text(encoding="utf-8"))
+            told = {name: made[name] for name in ("seed", "version", "options") if name in made}
+            found.append({"survey": made["set"]["survey"], **told, "cells": len(stamp_files([path]))})
+    return found
 
 
 def _logits(members: Sequence[Member], examples: Examples, of: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ from reference_pipeline.cli import app
 from reference_pipeline.errors import ConfigError, FileError
 from reference_pipeline.labelled.purity import Label
 from reference_pipeline.labelled.real import label_alerts
+from reference_pipeline.labelled.simulate import RECORD
 from reference_pipeline.labelled.stamp import LabelledStamp, Original, read_stamp_records, write_stamps
 from reference_pipeline.taxonomy import STAMP_CLASSES
 
@@ -91,6 +92,8 @@ def folder(tmp_path_factory):
     stamps = list(some_stamps(420))
     write_stamps(made / "a.stamps.avro", stamps[:200])
     write_stamps(made / "b.stamps.avro", stamps[200:])
+    told = {"simulated": True, "seed": 3, "version": "0", "options": {"inject": 0}, "set": {"survey": "ztf"}}
+    (made / RECORD).write_text(json.dumps(told))
     return made
 
 
@@ -398,6 +401,8 @@ def test_the_command_makes_a_model_that_tells_the_classes(trained, folder, examp
     assert card.data["counts"]["SN"] == [
         int(((examples.labels == 4) & (examples.parts(0) == p)).sum()) for p in range(3)
     ]
+    (of,) = card.data["sets"]
+    assert of == {"survey": "ztf", "seed": 3, "version": "0", "options": {"inject": 0}, "cells": 2}
     result = json.loads((made / "small.result.json").read_text())
     assert [member["seed"] for member in result["members"]] == [5, 6]
 
