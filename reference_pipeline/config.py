@@ -301,7 +301,7 @@ class Classify(Config):
     priors: Literal["training", "stream"] = "training"  # class rates that probabilities are given for
     cloud_score: float = Field(default=0.5, ge=0, le=1)  # from here on a frame is marked cloudy
     burst: int = Field(default=300, ge=1)  # candidates per square degree that pass the cuts; more of a cloudy
-    # frame's and all of them are dropped
+    # frame's (and more than 100 in all) and all of them are dropped
 
 
 class NightRun(Config):

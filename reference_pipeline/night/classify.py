@@ -41,6 +41,7 @@ REAL = "real"  # the class whose probability is the score
 #: Cuts that are made here, after those of detect/cuts.py.
 CLOUDS_CUT, REAL_BOGUS_CUT = "clouds", "real-bogus"
 
+_LEAST_BURST = 100  # candidates: on a small field a handful is many per square degree
 _SQUARE_DEGREE = 3600.0**2  # arcsec²
 
 
@@ -245,12 +246,12 @@ def cut_by_classes(
     """Return the candidates, with a cut for those that are not sent because of what models say.
 
     "clouds": all, where the frame has a ``cloud_score`` of ``config.cloud_score`` or more and a burst of
-    candidates on its ``area`` (square degrees): either alone drops nothing (Sun+ 2022, 2.4). "real-bogus": a
-    score below ``config.min_real_bogus``.
+    candidates on its ``area`` (square degrees), more than a hundred: either alone drops nothing (Sun+ 2022,
+    2.4). "real-bogus": a score below ``config.min_real_bogus``.
     """
     n_kept = sum(c.cut is None for c in candidates)
     is_cloudy = cloud_score is not None and cloud_score >= config.cloud_score
-    if is_cloudy and n_kept > config.burst * area:
+    if is_cloudy and n_kept > max(config.burst * area, _LEAST_BURST):
         return tuple(replace(c, cut=c.cut or CLOUDS_CUT) for c in candidates)
     scores = {c.number: classes.score(c.number) for c in candidates if c.cut is None}
     low = {number for number, score in scores.items() if score is not None and score < config.min_real_bogus}

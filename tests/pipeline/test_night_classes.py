@@ -52,7 +52,7 @@ def night(tmp_path_factory):
     weights = np.zeros((1, 8, 2), np.float32)
     weights[0, 2, 1] = 8.0  # of the difference's mean: what brightened is "real"
     write_model(folder / "models", card, weights=weights)
-    named = 'real_bogus = "models/tiny-rb.json"\nstamps = "models/tiny.json"\n'
+    named = 'clouds = "none"\nreal_bogus = "models/tiny-rb.json"\nstamps = "models/tiny.json"\n'
     settings = (folder / "reduce.toml").read_text()
     (folder / "plain.toml").write_text(settings)
     (folder / "reduce.toml").write_text(settings + "\n[classify]\n" + named)
@@ -350,14 +350,21 @@ def cuts(found):
 
 @pytest.mark.parametrize(
     ("score", "n", "is_dropped"),
-    [(0.9, 31, True), (0.9, 30, False), (0.5, 31, True), (0.49, 31, False), (None, 31, False)],
+    [(0.9, 301, True), (0.9, 300, False), (0.5, 301, True), (0.49, 301, False), (None, 301, False)],
 )
 def test_clouds_and_a_burst_together_drop_a_frame_and_neither_alone(score, n, is_dropped):
     config = Classify(cloud_score=0.5, burst=300)
     some = candidates(n) + tuple(c for c in candidates(200, cut="edge"))
-    found = cut_by_classes(some, classes_of({}), cloud_score=score, area=0.1, config=config)
+    found = cut_by_classes(some, classes_of({}), cloud_score=score, area=1.0, config=config)
     assert set(cuts(found)[:n]) == {"clouds" if is_dropped else None}
     assert set(cuts(found)[n:]) == {"edge"}  # the first cut that removed it
+
+
+def test_a_hundred_candidates_are_no_burst_however_small_the_field():
+    config = Classify(cloud_score=0.5, burst=300)
+    for n, cut in ((100, None), (101, "clouds")):
+        found = cut_by_classes(candidates(n), classes_of({}), cloud_score=0.9, area=1e-3, config=config)
+        assert set(cuts(found)) == {cut}
 
 
 def test_a_score_below_the_least_cuts_and_none_at_all_does_not():
