@@ -62,9 +62,15 @@ class Examples:
         """(n, 2 P, L, S, S): planes, then the validity of each."""
         return np.concatenate([self.values[rows], self.valid[rows].astype(np.float32)], axis=1)
 
-    def parts(self, seed: int) -> Ints:
-        """(n,): 0 training, 1 validation, 2 test, groups kept whole (labelled/split.py)."""
-        return split(self.labels, self.groups, seed=seed)
+    def parts(self, seed: int, *, also: Sequence[str] = ()) -> Ints:
+        """(n,): 0 training, 1 validation, 2 test, groups kept whole (labelled/split.py).
+
+        Stamps of the surveys ``also`` are all of the training, and change nothing in the split of the others.
+        """
+        is_own = ~np.isin(self.facts["survey"].astype(str), also) if also else np.ones(len(self), bool)
+        parts = np.zeros(len(self), np.int64)
+        parts[is_own] = split(self.labels[is_own], self.groups[is_own], seed=seed)
+        return parts
 
 
 def read_examples(paths: Iterable[Path], recipe: Recipe) -> Examples:
@@ -113,9 +119,9 @@ def _wanted(records: Iterable[Record], recipe: Recipe, left_out: Counter[str]) -
 
 
 def _unwanted(record: Record, recipe: Recipe) -> str | None:
-    if record["survey"] not in recipe.surveys:
+    if record["survey"] not in (*recipe.surveys, *recipe.also):
         return "another survey"
-    if recipe.branches and record["branch"] not in recipe.branches:
+    if recipe.branches and record["branch"] not in recipe.branches and record["survey"] in recipe.surveys:
         return "another branch"
     if record["is_weak"]:
         return "weak label"
@@ -140,19 +146,29 @@ def _stacked(
     records: Sequence[Record], recipe: Recipe, left_out: Counter[str]
 ) -> Iterator[tuple[StampTensors, Sequence[Record]]]:
     """Yield stamps in the recipe's layout, each stack with the records that its indices are of."""
-    if recipe.layout == "packet":
-        batch = decode_batch(records, strict=False)
+    is_sent = [recipe.layout == "packet" and not _is_cut_anew(record, recipe) for record in records]
+    if sent := [record for record, yes in zip(records, is_sent) if yes]:
+        batch = decode_batch(sent, strict=False)
         left_out.update({"refused": len(batch.refused), "no cutout": len(batch.empty)})
         for group in batch:
-            yield from ((tensors, records) for tensors in _complete(group, recipe, left_out))
-        return
-    for originals, members in _alike(records, left_out):
-        if recipe.layout == "cut":
+            yield from ((tensors, sent) for tensors in _complete(group, recipe, left_out))
+    others = [record for record, yes in zip(records, is_sent) if not yes]
+    for originals, members in _alike(others, left_out):
+        if recipe.layout in ("cut", "packet"):
             for places in _places(originals, recipe):
                 for group in decode_batch(_cut(originals, members, places, recipe)):
                     yield from ((tensors, members) for tensors in _complete(group, recipe, left_out))
         else:
             yield _whole(originals, recipe), members
+
+
+def _is_cut_anew(record: Record, recipe: Recipe) -> bool:
+    """Whether a stamp that is only trained on was sent in another geometry than the recipe's."""
+    cutout = record[EMBEDDED_FIELD]
+    return record["survey"] in recipe.also and (cutout["size"], cutout["nLevels"]) != (
+        recipe.size,
+        recipe.n_levels,
+    )
 
 
 def _complete(group: Group, recipe: Recipe, left_out: Counter[str]) -> Iterator[StampTensors]:

@@ -41,7 +41,7 @@ def make_model(
     card. Raises FileError for what are no labelled stamps, ConfigError for those that do not do.
     """
     examples = read_examples(paths, recipe)
-    parts = examples.parts(recipe.split_seed)
+    parts = examples.parts(recipe.split_seed, also=recipe.also)
     counts = class_counts(np.array(recipe.classes)[examples.labels], parts)
     for name, of_parts in counts.items():
         progress(f"{recipe.name}: {name}: {', '.join(f'{n} {p}' for n, p in zip(of_parts, PARTS))}")

@@ -47,6 +47,7 @@ class Recipe(Config):
 
     # which stamps
     surveys: tuple[str, ...]
+    also: tuple[str, ...] = ()  # other surveys, trained on and not tested on: cut anew where they differ
     branches: tuple[str, ...] = ()  # empty: all
     detections: Literal["all", "random", "first"] = "all"  # of an object
     without_subtypes: tuple[str, ...] = ()  # "injected": sources without surroundings

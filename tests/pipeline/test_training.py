@@ -250,6 +250,25 @@ def test_a_stamp_is_cut_at_the_nearest_corner_or_around_its_pixel_or_both(tmp_pa
     assert np.corrcoef(near[2, 0, :, 1:].ravel(), around[2, 0, :, :-1].ravel())[0, 1] > 0.99
 
 
+def test_stamps_of_another_survey_are_trained_on_and_leave_the_split_as_it_was(folder, examples, tmp_path):
+    """Theirs were sent in another geometry and are cut anew; they are not among validation and test."""
+    write_stamps(
+        tmp_path / "x.stamps.avro", some_stamps(12, seed=9, geometry=Geometry(16, 2, 0.4), survey="ast3")
+    )
+    with_them = read_examples([folder, tmp_path], recipe_of(also=("ast3",)))
+    is_theirs = with_them.facts["survey"] == "ast3"
+    assert is_theirs.sum() == 12
+    assert with_them.pixel_scale == (0.4, 1.0)
+    parts = with_them.parts(0, also=("ast3",))
+    assert not parts[is_theirs].any()
+    np.testing.assert_array_equal(parts[~is_theirs], examples.parts(0))
+    pixels = next(some_stamps(1, seed=9)).original.planes["science"]
+    cutout = encode_cutouts({"science": pixels[None]}, Geometry(8, 4, 0.4), [Placement.at(31, 31)])[0]
+    group = next(iter(decode_batch([cutout.to_record()])))
+    first = with_them.values[np.flatnonzero(is_theirs)[0], 0]
+    np.testing.assert_array_equal(first, tensors_of(group, ("science",)).values[0, 0])
+
+
 def test_whole_and_averaged_originals(tmp_path):
     stamp = next(some_stamps(1))
     pixels = stamp.original.planes["science"].copy()
