@@ -232,7 +232,7 @@ def _cells(
     with _one_thread():  # two would differ in the last bit
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         try:
-            yield _in_order((Job(text, seed, options, n, out) for n in count()), pool, workers + 2)
+            yield _in_order((Job(text, seed, options, n, out) for n in count()), pool, workers + 1)
         finally:
             pool.shutdown(cancel_futures=True)
 
