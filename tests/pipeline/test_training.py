@@ -120,14 +120,15 @@ def unsettled(network):
 # the network
 
 
-@pytest.mark.parametrize("symmetry", ["group", "orbit"])
+@pytest.mark.parametrize(("symmetry", "pooling"), [("group", "max"), ("group", "average"), ("orbit", "max")])
 @pytest.mark.parametrize(
     ("n_levels", "size", "widths"),
     [(4, 8, (2, 4, 4)), (3, 16, (2, 4, 4)), (1, 31, (2, 3, 4)), (1, 91, (2, 2, 2, 2, 2))],
 )  # fmt: skip
-def test_the_eight_views_of_a_stamp_have_the_same_logits(n_levels, size, widths, symmetry):
+def test_the_eight_views_of_a_stamp_have_the_same_logits(n_levels, size, widths, symmetry, pooling):
     torch.manual_seed(1)
-    net = unsettled(MultiScaleNet(6, n_levels, size, 6, widths=widths, symmetry=symmetry, uses_position=True))
+    options = {"widths": widths, "symmetry": symmetry, "pooling": pooling, "uses_position": True}
+    net = unsettled(MultiScaleNet(6, n_levels, size, 6, **options))
     stamps, position = torch.randn(3, 6, n_levels, size, size), torch.randn(3, 3)
     logits = net(all_views(stamps), position.repeat(8, 1)).unflatten(0, (8, 3))
     assert logits[0].std() > 1e-3
@@ -169,7 +170,7 @@ def test_a_halved_level_lies_where_the_next_coarser_ones_centre_does():
     cutouts = encode_cutouts({"science": image}, Geometry(8, 4, 1.0), [Placement.at(31, 31)])
     levels = torch.from_numpy(cutouts[0].levels("science").copy())[:, None]  # (L, 1, 8, 8): maps of a channel
     net = MultiScaleNet(2, 4, 8, 2, symmetry="orbit")
-    assert torch.allclose(_halved(levels)[:3], net._coarser(levels)[:3], atol=1e-6)
+    assert torch.allclose(_halved(levels, "average")[:3], net._coarser(levels)[:3], atol=1e-6)
     assert not net._coarser(levels)[3].any()
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from .views import all_views
 
 Symmetry = Literal["group", "orbit"]
+Pooling = Literal["max", "average"]
 N_VIEWS = 8
 
 
@@ -89,12 +90,13 @@ class MultiScaleNet(nn.Module):
         n_dense: int = 32,
         symmetry: Symmetry = "group",
         fuses: bool = True,
+        pooling: Pooling = "average",
         uses_position: bool = False,
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.order = N_VIEWS if symmetry == "group" else 1
-        self.n_levels, self.widths = n_levels, widths
+        self.n_levels, self.widths, self.pooling = n_levels, widths, pooling
         self.fuses = fuses and n_levels > 1 and size % 2 ** (len(widths) - 1) == 0
         self.uses_position = uses_position
         self.lift = GroupConv(n_channels, widths[0], 3, order=self.order, lifts=True, padding=1)
@@ -133,7 +135,7 @@ class MultiScaleNet(nn.Module):
         maps = self.lift(images)
         maps = F.relu((maps.unflatten(0, (-1, self.n_levels)) + told).flatten(0, 1))
         for stage in self.stages:
-            halved = _halved(maps)
+            halved = _halved(maps, self.pooling)
             if self.fuses:
                 halved = torch.cat([halved, self._coarser(maps)], dim=1)
             maps = F.relu(stage(halved))
@@ -146,11 +148,12 @@ class MultiScaleNet(nn.Module):
         return torch.cat([centre[:, 1:], torch.zeros_like(centre[:, :1])], dim=1).flatten(0, 1)
 
 
-def _halved(maps: Tensor) -> Tensor:
+def _halved(maps: Tensor, pooling: Pooling) -> Tensor:
     """Return maps of half the size; odd ones keep their centre, so that all views agree."""
-    if maps.shape[-1] % 2:
-        return F.avg_pool2d(maps, 3, stride=2, padding=1)
-    return F.avg_pool2d(maps, 2)
+    size, padding = (3, 1) if maps.shape[-1] % 2 else (2, 0)
+    if pooling == "max":
+        return F.max_pool2d(maps, size, 2, padding)
+    return F.avg_pool2d(maps, size, 2, padding)
 
 
 def _final_size(size: int, n_halvings: int) -> int:
