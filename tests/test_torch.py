@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from itertools import islice
 
 import numpy as np
@@ -258,6 +259,26 @@ def test_settings_that_make_no_sense_are_refused_at_once(files, tmp_path):
     for path in (tmp_path / "empty", tmp_path / "absent.avro"):
         with pytest.raises(FileNotFoundError, match="no Avro file"):
             PacketDataset(path)
+
+
+def test_the_dataset_costs_little_more_than_reading_decoding_and_normalising(tmp_path):
+    """Processor time, the best of rounds in turn; measured 0.97 to 1.05."""
+    path = written(tmp_path / "a.avro", [record_of(n % 20) for n in range(2048)])
+
+    def by_hand():
+        with read_container(path) as reader:
+            while records := list(islice(reader, 256)):
+                for group in decode_batch(records):
+                    tensors_of(group, PLANES).channels()
+
+    spent = {by_hand: [], lambda: list(PacketDataset(path)): []}
+    for _ in range(5):
+        for call, found in spent.items():
+            begin = time.process_time()
+            call()
+            found.append(time.process_time() - begin)
+    alone, dataset = map(min, spent.values())
+    assert dataset < 1.5 * alone
 
 
 @pytest.mark.shared_data
