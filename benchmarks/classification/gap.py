@@ -146,7 +146,7 @@ def logistic() -> Any:
     """A linear separation of ranks."""
     return make_pipeline(
         SimpleImputer(strategy="median"),
-        QuantileTransformer(n_quantiles=16, output_distribution="normal", random_state=SEED),
+        QuantileTransformer(n_quantiles=8, output_distribution="normal", random_state=SEED),
         LogisticRegression(C=0.05, class_weight="balanced", max_iter=2000),
     )
 
