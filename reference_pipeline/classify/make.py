@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from multiscale.atomic import replacing
 
-from ..labelled.simulate import RECORD
 from ..labelled.split import PARTS, class_counts
 from ..labelled.stamp import stamp_files
 from .calibration import Tested, calibrated, measured, members_f1
@@ -24,6 +23,8 @@ from .recipe import Recipe
 from .training import TEST, VALIDATION, Member, logits_of, train_member
 
 Ints = NDArray[np.int64]
+_SET = "set.json"  # of labelled/simulate.py, which training does not need to load
+
 Progress = Callable[[str], None]
 
 
@@ -125,8 +126,8 @@ def _sets(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """What `simulate stamps` says of the folders that it made: seed and options make the set again."""
     found = []
     for path in paths:
-        if (path / RECORD).is_file():
-            made = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        if (path / _SET).is_file():
+            made = json.loads((path / _SET).read_text(encoding="utf-8"))
             told = {name: made[name] for name in ("seed", "version", "options") if name in made}
             found.append({"survey": made["set"]["survey"], **told, "cells": len(stamp_files([path]))})
     return found
