@@ -24,6 +24,7 @@ from typing import Any
 from multiscale.atomic import replacing
 
 from ..errors import ConfigError, FrameError
+from ..lock import only_run
 from ..version import __version__
 from .cells import Observer, Workshop, chip_masters, open_workshop, plan_cell
 from .description import Options, StampSet
@@ -76,25 +77,27 @@ def simulate_stamps(
 ) -> SetSummary:
     """Write at least ``number`` labelled stamps to ``out``, whole cells, a file each, and set.json.
 
-    Cells that are there are kept; another set in the folder is refused. ``progress`` is told of every cell.
+    Cells that are there are kept; another set in the folder is refused, and so is a second run at the same
+    time. ``progress`` is told of every cell.
     Raises ConfigError, CatalogueError.
     """
     began = time.perf_counter()
     options = options or Options()
     workshop = open_workshop(config, seed, options.inject)
-    _claim(out, config, seed, options)
-    _make_masters(workshop, out)
-    notes: list[dict[str, Any]] = []
-    with _cells(config, seed, options, out, workers) as made:
-        while _total(notes) < number:
-            note = next(made)
-            notes.append(note)
-            if progress is not None:
-                progress(f"{note['cell']}: {note['stamps']} stamps, {_total(notes)} of {number}")
-    shutil.rmtree(out / _MAKING, ignore_errors=True)
-    notes += _further(out, len(notes))
-    record = _summed(notes)
-    _write(out / RECORD, {**_identity(config, seed, options), **record})
+    with only_run(out):
+        _claim(out, config, seed, options)
+        _make_masters(workshop, out)
+        notes: list[dict[str, Any]] = []
+        with _cells(config, seed, options, out, workers) as made:
+            while _total(notes) < number:
+                note = next(made)
+                notes.append(note)
+                if progress is not None:
+                    progress(f"{note['cell']}: {note['stamps']} stamps, {_total(notes)} of {number}")
+        shutil.rmtree(out / _MAKING, ignore_errors=True)
+        notes += _further(out, len(notes))
+        record = _summed(notes)
+        _write(out / RECORD, {**_identity(config, seed, options), **record})
     return SetSummary(out, len(notes), _total(notes), record["labels"], time.perf_counter() - began)
 
 

@@ -21,6 +21,7 @@ from ..associate.lightcurve import changed_objects, write_light_curves
 from ..config import NightRun, PipelineConfig
 from ..errors import DeliveryError, FileError, FrameError
 from ..frame import Exposure
+from ..lock import only_run
 from ..products import Summary, read_summary
 from ..store import tables
 from ..store.opening import Store, open_store
@@ -29,7 +30,6 @@ from ..subtract.templates import candidate_of
 from .classify import check_models
 from .commit import commit_difference
 from .differences import DifferenceJob, known_sky, lost, make_difference
-from .lock import only_run
 from .processes import in_processes
 from .reduce import default_workers, reduce_night
 from .report import DifferenceReport, FrameReport, NightReport

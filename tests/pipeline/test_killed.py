@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from multiscale import read_alerts
 from multiscale.packet import Alert
-from reference_pipeline.night.lock import only_run
+from reference_pipeline.lock import only_run
 from reference_pipeline.store import tables
 from reference_pipeline.store.opening import open_store
 

@@ -19,6 +19,7 @@ from reference_pipeline.labelled.detections import detections_of, original, stam
 from reference_pipeline.labelled.simulate import _claim, make_cell, simulate_stamps
 from reference_pipeline.labelled.stamp import read_stamps
 from reference_pipeline.labelled.truth import Truth
+from reference_pipeline.lock import only_run
 from reference_pipeline.run import find_transients
 from reference_pipeline.simulate.scene import POINT_KINDS
 from reference_pipeline.simulate.truth import TruthBit
@@ -234,7 +235,7 @@ def test_a_set_goes_on_where_it_was_stopped_and_refuses_another(description, tmp
     config = load_set(str(description))
     simulate_stamps(config, 3, 40, out, workers=1)
     assert {f.name: f.read_bytes() for f in sorted(out.glob("*.stamps.avro"))} == before
-    assert {f.suffix for f in out.iterdir()} == {".json", ".avro", ""}
+    assert {f.suffix for f in out.iterdir()} == {".json", ".avro", ".lock", ""}
 
 
 def test_a_folder_of_another_set_is_refused(description, tmp_path):
@@ -245,6 +246,12 @@ def test_a_folder_of_another_set_is_refused(description, tmp_path):
     for other in ({"seed": 4}, {"config": config.model_copy(update={"days": 3.0})}):
         with pytest.raises(ConfigError, match="another set"):
             simulate_stamps(**({"config": config, "seed": 3} | other), number=40, out=out)
+
+
+def test_two_runs_in_one_folder_do_not_mix(description, tmp_path):
+    with only_run(tmp_path), pytest.raises(ConfigError, match="another run"):
+        simulate_stamps(load_set(str(description)), 3, 40, tmp_path)
+    assert not list(tmp_path.glob("*.json"))
 
 
 def test_a_cell_without_stars_is_counted_not_lost(description, tmp_path):
