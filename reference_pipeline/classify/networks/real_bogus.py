@@ -52,4 +52,4 @@ class RotationResNet(nn.Module):
         images = middle_of_odd(stamps, self.side)[:, : self.n_planes, 0]
         views = rotations(images)
         features = self.pool(self.features(torch.cat(views))).flatten(1)
-        return self.head(torch.cat(features.chunk(len(views)), dim=1))
+        return self.head(features.unflatten(0, (len(views), -1)).transpose(0, 1).flatten(1))
