@@ -24,7 +24,7 @@ def draw_confusions(models: Mapping[str, Mapping[str, Any]], path: Path, *, titl
     columns = min(n, 3)
     rows = -(-n // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(4.6 * columns, 4.4 * rows + 0.4), squeeze=False, layout="constrained"
+        rows, columns, figsize=(4.6 * columns, 4.7 * rows + 0.5), squeeze=False, layout="constrained"
     )
     for axis in axes.ravel()[n:]:
         axis.axis("off")
