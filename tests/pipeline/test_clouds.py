@@ -194,7 +194,7 @@ def test_a_network_is_trained_calibrated_and_run_without_torch(tmp_path):
     rng = np.random.default_rng(9)
     clouds.write_thumbnails(tmp_path / "painted.clouds.npz", painted(20, rng))
     recipe = load_recipe("clouds-small").model_copy(
-        update={"size": 32, "n_members": 1, "iterations": 40, "evaluate_every": 20, "batch_size": 16}
+        update={"size": 32, "n_members": 1, "iterations": 160, "evaluate_every": 20, "batch_size": 24}
     )
     card = make_cloud_model(recipe, [tmp_path], tmp_path / "model")
     assert card.metrics["accuracy"] > 0.9

@@ -127,7 +127,7 @@ def test_an_alert_says_where_it_is_from_and_what_was_before(done):
     middle = score[6:10, 6:10]
     assert np.nanmax(np.abs(middle)) == pytest.approx(abs(alert.detection.snr), rel=0.3)
     assert alert.properties["branch"] == "dip"
-    assert {"calibrated", "subtracted", "alert"} == {step.step for step in alert.processing}
+    assert {"calibrated", "subtracted", "classified", "alert"} == {step.step for step in alert.processing}
     assert {"reference-pipeline", "multiscale"} <= {p.software for p in alert.provenance}
 
 
