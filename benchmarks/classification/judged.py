@@ -56,9 +56,16 @@ class Judged:
         return Judged(self.classifier, self.labels[rows], self.logits[:, rows], self.groups[rows], facts)
 
 
-def classifiers(task: str, names: Sequence[str]) -> list[Classifier]:
-    """Return the models of a task: those named (or cards), else all that are shipped. None is an error."""
-    chosen = names or [name for name, card in shipped_cards().items() if card.task == task]
+def classifiers(task: str, names: Sequence[str], paths: Sequence[Path] = ()) -> list[Classifier]:
+    """Return the models of a task: those named (or cards), else all that are shipped for the surveys that the
+    sets in ``paths`` say they are of. None is an error.
+    """
+    surveys = {str(one["survey"]) for one in described(paths) if one["survey"]}
+    chosen = names or [
+        name
+        for name, card in shipped_cards().items()
+        if card.task == task and (not surveys or surveys & set(card.surveys))
+    ]
     found = [load_classifier(name, n_threads=2) for name in chosen]
     wrong = [c.card.name for c in found if c.card.task != task]
     if wrong or not found:

@@ -39,7 +39,7 @@ def measure(paths: list[Path], models: list[str], *, full: bool) -> list[Require
     more = facts_of(paths, ("cut",))
     results: dict[str, Any] = {}
     requirements = []
-    for classifier in classifiers("real-bogus", models):
+    for classifier in classifiers("real-bogus", models, paths):
         name = classifier.card.name
         judged = judge(classifier, paths)
         with_cut = judge(classifier, paths, with_cut=True)

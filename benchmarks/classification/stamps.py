@@ -35,7 +35,7 @@ def measure(paths: list[Path], models: list[str], *, full: bool) -> list[Require
     """Judge, print, save and draw; one model after the other, on the random and on the first detections."""
     n_draws = N_DRAWS if full else N_DRAWS // 5
     results, judged = {}, {}
-    for classifier in classifiers("stamps", models):
+    for classifier in classifiers("stamps", models, paths):
         name = classifier.card.name
         judged[name] = judge(classifier, paths, detections="random")
         results[name] = {"model": about(classifier.card), "random": scored(judged[name], n_draws=n_draws)}
