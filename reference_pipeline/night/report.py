@@ -226,7 +226,7 @@ body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 1200px
 table { border-collapse: collapse; } th, td { padding: 3px 9px; text-align: right; vertical-align: middle; }
 th { border-bottom: 1px solid #888; font-weight: 600; } tr:nth-child(even) { background: #f4f4f4; }
 td.text, th.text { text-align: left; } img { display: block; width: 96px; image-rendering: pixelated; }
-img.wide { width: 288px; } .failed, .crashed { color: #a00; } .rejected { color: #a60; }
+img.wide { width: 216px; } .failed, .crashed { color: #a00; } .rejected { color: #a60; }
 """
 
 
@@ -261,14 +261,12 @@ def _page(night: NightReport) -> str:
 """
 
 
-_OF_DIFFERENCE = (  # heading, step, name of the decision, digits
-    ("offset x, px", "align", "dx", 3),
-    ("offset y, px", "align", "dy", 3),
-    ("scatter x, px", "align", "scatter_x", 3),
-    ("scatter y, px", "align", "scatter_y", 3),
-    ("stamps", "subtract", "n_used", 0),
-    ("held-out χ²", "subtract", "held_out_chi2", 2),
-    ("flux ratio", "subtract", "photometric_ratio", 4),
+_OF_DIFFERENCE = (  # heading, step, names of the decisions, digits
+    ("offset x y, px", "align", ("dx", "dy"), 3),
+    ("scatter x y, px", "align", ("scatter_x", "scatter_y"), 3),
+    ("stamps", "subtract", ("n_used",), 0),
+    ("held-out χ²", "subtract", ("held_out_chi2",), 2),
+    ("flux ratio", "subtract", ("photometric_ratio",), 4),
 )
 
 
@@ -302,10 +300,10 @@ def _difference_row(d: DifferenceReport) -> str:
     if d.template:
         status += f"<br><small>template {html.escape(d.template)}</small>"
     cells = ""
-    for _, step, name, digits in _OF_DIFFERENCE:
-        value = d.decision(step, name)
-        known = isinstance(value, int | float) and not isinstance(value, bool)
-        cells += f"<td>{_number(float(value), digits) if known else ''}</td>"  # type: ignore[arg-type]
+    for _, step, names, digits in _OF_DIFFERENCE:
+        values = [d.decision(step, name) for name in names]
+        known = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        cells += f"<td>{'<br>'.join(_number(float(value), digits) for value in known)}</td>"
     cuts = ", ".join(f"{n} {name}" for name, n in sorted(d.cuts.items()))
     classes = ", ".join(f"{n} {name}" for name, n in d.classes.items())
     real = "" if d.n_real is None else str(d.n_real)
