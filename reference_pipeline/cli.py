@@ -59,8 +59,7 @@ def reduce(
             progress=lambda report: typer.echo(report.line(), err=True),
         )  # fmt: skip
     except (ConfigError, CatalogueError) as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     raise _said(night)
 
 
@@ -107,8 +106,7 @@ def run(
             renew_templates=renew_templates, progress=lambda report: typer.echo(report.line(), err=True),
         )  # fmt: skip
     except (ConfigError, CatalogueError, StoreError) as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     raise _said(night)
 
 
@@ -169,8 +167,7 @@ def light_curve(
             folder or output / "lightcurves", branch=branch, n_brightest=brightest or 0,
         )  # fmt: skip
     except StoreError as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     for path in drawn:
         typer.echo(path)
 
@@ -231,8 +228,7 @@ def simulate(
             progress=lambda name: typer.echo(name, err=True),
         )  # fmt: skip
     except (ConfigError, CatalogueError) as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     typer.echo(summary)
 
 
@@ -283,8 +279,7 @@ def classify(
         else:
             write_csv(sys.stdout, said)
     except (ConfigError, StampError) as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     raise typer.Exit(1 if troubles else 0)
 
 
@@ -330,8 +325,7 @@ def train(
             settings, data, output, n_threads=threads, progress=lambda line: typer.echo(line, err=True)
         )
     except (ConfigError, FileError) as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript", "safetensors"):
             raise
@@ -389,8 +383,7 @@ def label(
             progress=lambda line: typer.echo(line, err=True),
         )  # fmt: skip
     except (ConfigError, GeometryError) as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     for line in report.lines():
         typer.echo(line)
     raise typer.Exit(1 if "unreadable" in report.reasons else 0)
@@ -438,8 +431,7 @@ def simulate_stamps(
             progress=lambda line: typer.echo(line, err=True),
         )  # fmt: skip
     except (ConfigError, CatalogueError) as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     typer.echo(summary)
 
 
@@ -467,9 +459,14 @@ def simulate_clouds(
         )  # fmt: skip
         made = read_thumbnails(paths)
     except (ConfigError, FrameError) as error:
-        typer.echo(f"reference-pipeline: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _misused(error) from None
     typer.echo(f"{output}: {len(made)} thumbnails, {int(made.labels.sum())} of them cloudy")
+
+
+def _misused(trouble: object) -> typer.Exit:
+    """Say why a command or its settings cannot be used; the end of it."""
+    typer.echo(f"reference-pipeline: {trouble}", err=True)
+    return typer.Exit(2)
 
 
 def _said(night: NightReport) -> typer.Exit:

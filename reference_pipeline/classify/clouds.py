@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from ..config import load_camera
 from ..errors import ConfigError
 from ..labelled.clouds import CLOUDY, CloudThumbnails, read_thumbnails
-from ..labelled.split import PARTS, class_counts, groups_of
-from .calibration import Tested, calibrated, measured, members_f1
+from ..labelled.split import PARTS, groups_of
+from .calibration import calibrated, measured, members_f1
 from .card import ModelCard
 from .dataset import Examples
 from .export import export_model
 from .inference import answers_of
-from .make import write_result
+from .make import Progress, said_of, train_members, write_result
 from .metrics import wilson
 from .networks.build import n_parameters
 from .recipe import Recipe
 from .thumbnails import NORMALIZATION, network_input
-from .training import TEST, VALIDATION, logits_of, train_member
+from .training import TEST, VALIDATION
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -38,7 +38,7 @@ def make_cloud_model(
     folder: Path,
     *,
     n_threads: int = 1,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> ModelCard:
     """Train what ``recipe`` says on the thumbnails in ``paths``, and write the model to ``folder``.
 
@@ -51,28 +51,14 @@ def make_cloud_model(
     thumbnails = thumbnails.where(np.isin(thumbnails.survey, recipe.surveys))
     examples = examples_of(thumbnails, recipe.size)
     parts = examples.parts(recipe.split_seed)
-    counts = class_counts(np.array(recipe.classes)[examples.labels], parts)
-    for name, of_parts in counts.items():
-        progress(f"{recipe.name}: {name}: {', '.join(f'{n} {p}' for n, p in zip(of_parts, PARTS))}")
-    members = [
-        train_member(recipe, examples, parts, seed=recipe.seed + i, n_threads=n_threads, progress=progress)
-        for i in range(recipe.n_members)
-    ]
-
-    def logits(part: int) -> Floats:
-        rows = np.flatnonzero(parts == part)
-        return np.stack([logits_of(member.network, examples, rows) for member in members])
-
-    card = calibrated(
-        _card(recipe, examples, counts, n_parameters(members[0].network), len(members)),
-        logits(VALIDATION), examples.labels[parts == VALIDATION],
-    )  # fmt: skip
-    is_test = parts == TEST
-    tested = Tested(logits(TEST), examples.labels[is_test], examples.groups[is_test])
+    counts, members = train_members(recipe, examples, parts, n_threads=n_threads, progress=progress)
+    validation, tested = (said_of(members, examples, parts == part) for part in (VALIDATION, TEST))
+    card = _card(recipe, examples, counts, n_parameters(members[0].network), len(members))
+    card = calibrated(card, validation.logits, validation.labels)
     probability = answers_of(tested.logits, card).probabilities[:, 1]
     scores = measured(card, tested) | {
         "members_macro_f1": members_f1(tested, len(recipe.classes)),
-        **cloud_scores(thumbnails.where(is_test), probability),
+        **cloud_scores(thumbnails.where(parts == TEST), probability),
     }
     card = export_model([m.network for m in members], card.model_copy(update={"metrics": scores}), folder)
     write_result(folder / f"{recipe.name}.result.json", card, members)

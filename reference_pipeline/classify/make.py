@@ -43,6 +43,24 @@ def make_model(
     """
     examples = read_examples(paths, recipe)
     parts = examples.parts(recipe.split_seed, also=recipe.also)
+    counts, members = train_members(recipe, examples, parts, n_threads=n_threads, progress=progress)
+    validation, tested = (said_of(members, examples, parts == part) for part in (VALIDATION, TEST))
+    card = _card(recipe, examples, members, counts, _sets(paths))
+    card = calibrated(card, validation.logits, validation.labels)
+    scores = measured(card, tested)
+    scores["members_macro_f1"] = members_f1(tested, len(recipe.classes))
+    card = export_model([m.network for m in members], card.model_copy(update={"metrics": scores}), folder)
+    write_result(folder / f"{recipe.name}.result.json", card, members)
+    return card
+
+
+def train_members(
+    recipe: Recipe, examples: Examples, parts: Ints, *, n_threads: int, progress: Progress
+) -> tuple[dict[str, list[int]], list[Member]]:
+    """Return how many stamps each class has in each part, and the networks of the ensemble, trained.
+
+    Raises ConfigError where a class has no training or no validation stamps.
+    """
     counts = class_counts(np.array(recipe.classes)[examples.labels], parts)
     for name, of_parts in counts.items():
         progress(f"{recipe.name}: {name}: {', '.join(f'{n} {p}' for n, p in zip(of_parts, PARTS))}")
@@ -50,15 +68,13 @@ def make_model(
         train_member(recipe, examples, parts, seed=recipe.seed + i, n_threads=n_threads, progress=progress)
         for i in range(recipe.n_members)
     ]
-    is_validation, is_test = parts == VALIDATION, parts == TEST
-    card = _card(recipe, examples, members, counts, _sets(paths))
-    card = calibrated(card, _logits(members, examples, is_validation), examples.labels[is_validation])
-    tested = Tested(_logits(members, examples, is_test), examples.labels[is_test], examples.groups[is_test])
-    scores = measured(card, tested)
-    scores["members_macro_f1"] = members_f1(tested, len(recipe.classes))
-    card = export_model([m.network for m in members], card.model_copy(update={"metrics": scores}), folder)
-    write_result(folder / f"{recipe.name}.result.json", card, members)
-    return card
+    return counts, members
+
+
+def said_of(members: Sequence[Member], examples: Examples, of: NDArray[np.bool_]) -> Tested:
+    """Return what the members say of the stamps ``of``, and what those are."""
+    logits = np.stack([logits_of(m.network, examples, np.flatnonzero(of)) for m in members])
+    return Tested(logits, examples.labels[of], examples.groups[of])
 
 
 def summary(card: ModelCard) -> list[str]:
@@ -131,11 +147,6 @@ def _sets(paths: Sequence[Path]) -> list[dict[str, Any]]:
             told = {name: made[name] for name in ("seed", "version", "options") if name in made}
             found.append({"survey": made["set"]["survey"], **told, "cells": len(stamp_files([path]))})
     return found
-
-
-def _logits(members: Sequence[Member], examples: Examples, of: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(M, n, K) of the stamps ``of``."""
-    return np.stack([logits_of(m.network, examples, np.flatnonzero(of)) for m in members])
 
 
 def write_result(path: Path, card: ModelCard, members: Sequence[Member]) -> None:
