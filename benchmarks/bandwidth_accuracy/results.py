@@ -294,3 +294,32 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> None:
 def read_evaluation(path: Path) -> Evaluation:
     """Return the evaluation in a file. Raises OSError, or pydantic's ValidationError for another file."""
     return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+#: Arrays of examples.npz; n stamps, P planes (names in ``planes``), L levels of S pixels, classes by number of
+#: ``classes``. What a study lacks has length 0.
+EXAMPLES: dict[str, str] = {
+    "classes": "(K,) names",
+    "planes": "(P,) names",
+    "pixel_scale": "arcsec",
+    "example_label": "(n,) class",
+    "example_said": "(n,) class, by the reference cell, first seed",
+    "example_probability": "(n,) of what was said",
+    "example_id": "(n,) stamp ids",
+    "example_original": "(n, P, H, W) float32, as the survey cut it; NaN invalid",
+    "example_sent": "(n, P, L, S, S) float32, decoded from the packet of the reference layout",
+    "example_seen": "(n, P, L, S, S) float32, normalised, as the network sees it",
+    "satellite_label": "(n,) true class of the stamps with the largest satellite probability, largest first",
+    "satellite_probability": "(n,)",
+    "satellite_id": "(n,)",
+    "satellite_original": "(n, H, W) float32, the difference",
+    "sky_ra": "(n,) degrees, of every stamp of test first, by the reference cell, first seed",
+    "sky_dec": "(n,)",
+    "sky_mjd": "(n,) UTC",
+    "sky_label": "(n,) class",
+    "sky_said": "(n,) class",
+    "site": "(3,) longitude, latitude (degrees, east positive) and height (m) of the simulated telescope",
+    "wide_id": "(w,) ids of two satellites",
+    "wide_image": "(w, H, W) float32, the difference round them, NaN beyond the frame",
+    "wide_pixel_scale": "arcsec",
+}
