@@ -296,8 +296,8 @@ def read_evaluation(path: Path) -> Evaluation:
     return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-#: Arrays of examples.npz; n stamps, P planes (names in ``planes``), L levels of S pixels, classes by number of
-#: ``classes``. What a study lacks has length 0.
+#: Arrays of examples.npz; n stamps, P planes (names in ``planes``), L levels of S pixels, classes by their
+#: number in ``classes``. What a study lacks has length 0.
 EXAMPLES: dict[str, str] = {
     "classes": "(K,) names",
     "planes": "(P,) names",
