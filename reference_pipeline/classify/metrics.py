@@ -221,6 +221,35 @@ def recall_at_contamination(
     return float(recall[best]), float(curve.threshold[best])
 
 
+def average_precision(is_real: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Return the sum over cuts of (recall gained) x (precision there): the area under precision and recall.
+
+    Rows of equal ``score`` are passed together. ``weights`` (n,): how often each row counts. NaN where
+    nothing is real.
+    """
+    real, scores = np.asarray(is_real, bool), np.asarray(score, float)
+    _same_length(real, scores)
+    counts = np.ones(len(real)) if weights is None else np.asarray(weights, float)
+    _same_length(real, counts)
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1) if len(scores) else order
+    hits, passed = np.cumsum((counts * real)[order])[last], np.cumsum(counts[order])[last]
+    if not len(hits) or hits[-1] <= 0:
+        return float("nan")
+    precision = np.divide(hits, passed, out=np.zeros_like(hits), where=passed > 0)
+    return float((np.diff(hits, prepend=0.0) * precision).sum() / hits[-1])
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Return the p-values of several tests, adjusted for their number (Holm 1979)."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(np.minimum(1.0, p[order] * (len(p) - np.arange(len(p)))))
+    adjusted = np.empty_like(p)
+    adjusted[order] = stepped
+    return adjusted
+
+
 def bootstrap(
     statistic: Callable[[Ints], float],
     groups: ArrayLike,

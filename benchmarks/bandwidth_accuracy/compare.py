@@ -1,0 +1,105 @@
+"""Which cells of a study are compared, and what its curves are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import scoring
+from .results import Cell, Dropped, LabelNoise, Learning, Value
+from .study import Arm, CellSpec, Study, cell_of
+from .tested import METRICS, Scored
+
+
+def pairs_of(
+    study: Study, specs: Mapping[str, CellSpec], there: set[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """Return which cells of each arm are compared: with the reference, and with what the arm says."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for arm in study.arms:
+        ids = [cell_of(arm, study.reference, value).id for value in arm.values]
+        others = [study.reference.id, *(cell_of(arm, study.reference, v).id for v in arm.against)]
+        found[arm.name] = _pairs(ids, others, there)
+    if study.paper is not None:
+        for normalization in study.paper.normalizations:
+            arm_name = "paper" if normalization == "paper" else "paper, normalised by noise"
+            ids = [
+                name for name, cell in specs.items()
+                if cell.network.startswith("published-") and cell.normalization == normalization
+            ]  # fmt: skip
+            others = [name for name in ids if specs[name].network.startswith("published-multi-scale")]
+            found[arm_name] = _pairs(ids, others, there)
+    return found
+
+
+def _pairs(ids: Sequence[str], others: Sequence[str], there: set[str]) -> list[tuple[str, str]]:
+    wanted: dict[frozenset[str], tuple[str, str]] = {}
+    for b in others:
+        for a in ids:
+            if a != b and a in there and b in there:
+                wanted.setdefault(frozenset((a, b)), (a, b))
+    return list(wanted.values())
+
+
+def _of_arm(study: Study, vary: str) -> list[tuple[Arm, Any, str]]:
+    return [
+        (arm, value, cell_of(arm, study.reference, value).id)
+        for arm in study.arms
+        if arm.vary == vary
+        for value in arm.values
+    ]
+
+
+def learning_of(
+    study: Study, cells: Sequence[Cell], trainings: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[Learning]:
+    known = {cell.id: cell for cell in cells}
+    ids = dict.fromkeys(id_ for *_, id_ in _of_arm(study, "fraction"))
+    if ids:
+        ids[study.reference.id] = None
+    found = [
+        Learning(
+            cell=id_, fraction=known[id_].fraction, n_training=trainings[id_][0]["n_training"],
+            macro_f1=known[id_].tests["random"].macro_f1,
+        )
+        for id_ in ids if id_ in known
+    ]  # fmt: skip
+    return sorted(found, key=lambda point: point.fraction)
+
+
+def label_noise_of(study: Study, cells: Sequence[Cell]) -> list[LabelNoise]:
+    known = {cell.id: cell for cell in cells}
+    ids = dict.fromkeys(id_ for *_, id_ in _of_arm(study, "label_noise"))
+    if ids:
+        ids[study.reference.id] = None
+    found = [
+        LabelNoise(
+            cell=id_, rate=known[id_].label_noise, macro_f1=known[id_].tests["random"].macro_f1
+        )
+        for id_ in ids if id_ in known
+    ]  # fmt: skip
+    return sorted(found, key=lambda point: point.rate)
+
+
+def dropped_of(
+    study: Study, cells: Sequence[Cell], scored: Mapping[tuple[str, str], Scored], vary: str
+) -> list[Dropped]:
+    """What is missing in the cells of an arm, and what they are worse by, on test random."""
+    known = {cell.id: cell for cell in cells}
+    full = known.get(study.reference.id)
+    found = []
+    for _, _, id_ in _of_arm(study, vary):
+        cell = known.get(id_)
+        if cell is None or full is None or id_ == full.id:
+            continue
+        if vary == "planes":
+            what = ", ".join(plane for plane in full.planes if plane not in cell.planes)
+        else:
+            what = f"level {cell.dropped_level}"
+        if what:
+            a, b = scored[id_, "random"].metrics, scored[full.id, "random"].metrics
+            both = [
+                scoring.difference(a[m], b[m]) if m in a and m in b else Value(value=None) for m in METRICS
+            ]
+            found.append(Dropped(cell=id_, dropped=what, macro_f1=both[0], satellite_recall=both[1]))
+    return found
