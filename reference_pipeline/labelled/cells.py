@@ -6,7 +6,7 @@ A cell follows from the set's seed and its own number alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..catalogues.local import StarTable
 from ..config import CosmicRays, PipelineConfig, PsfFit, Site
 from ..ephemeris import Orbits
-from ..errors import ConfigError
+from ..errors import ConfigError, FrameError
 from ..frame import Exposure, Frame
 from ..raw import RawFrame
 from ..reduce.masters import Masters, make_master_bias, make_master_flat, read_masters, write_master
@@ -37,15 +37,18 @@ from ..simulate.survey import SurveyConfig, field_radius, load_survey
 from ..simulate.telescope import Telescope, load_telescope
 from ..simulate.truth import FrameTruth
 from ..subtract.binning import bin_frame
+from ..subtract.templates import STAGE as TEMPLATE_STAGE
+from ..subtract.templates import stack
 from .description import Footprint, StampSet
 
 Floats = NDArray[np.float64]
 
 FIRST_INJECTED = 1 << 60  # ids from here on are of injected sources
-_PLACE, _EPOCHS, _FRAME, _ROCKS, _INJECT = range(200, 205)  # random streams
+_PLACE, _EPOCHS, _FRAME, _ROCKS, _INJECT, _DEEP = range(200, 206)  # random streams
 #: In a poor epoch only the stronger hits are found.
 _POOR_COSMIC_RAYS = CosmicRays(iterations=1, sigma=15.0)
 _N_BIAS, _N_FLATS = 7, 9
+_STACKED = 1000  # from here on: frames of a template, among the numbers of epochs
 _INJECTED_APART, _INJECTED_MARGIN = 36.0, 60.0  # pixels
 _INJECTED_SNR, _INJECTED_MAGNITUDE = (4.0, 60.0), (17.0, 19.5)
 
@@ -68,7 +71,7 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Cell:
-    """A place, its sky, and when it is looked at; the first exposure is the template."""
+    """A place, its sky, and when it is looked at; the first exposure is the template, or the first of it."""
 
     number: int
     chip: int
@@ -77,6 +80,7 @@ class Cell:
     exposures: tuple[Exposure, ...]
     airs: tuple[Conditions, ...]
     poor: frozenset[int]  # epochs that are reduced and subtracted poorly
+    further: tuple[tuple[Exposure, Conditions], ...] = ()  # what the template is a stack of, with the first
 
     @property
     def name(self) -> str:
@@ -86,13 +90,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Seen:
-    """An exposure: the reduced frame, what was in the sky, and what is true of the raw one."""
+    """An exposure: the reduced frame, what was in the sky, and what is true of the raw one.
+
+    Of a stack, all but the frame are those of the exposure that it lies on.
+    """
 
     frame: Frame
     scene: Scene
     truth: FrameTruth
     sky: Sky  # with the asteroids of this exposure
     radius: float  # degrees about the pointing that the scene reaches
+    stacked: tuple[Seen, ...] = ()  # the frames of a stack
 
 
 def open_workshop(config: StampSet, seed: int, inject: int) -> Workshop:
@@ -134,7 +142,29 @@ def plan_cell(workshop: Workshop, number: int) -> Cell:
         airs.append(_air(config, survey, airmass, rng, is_template=k == 0))
     poor = frozenset(k for k in range(1, len(starts)) if rng.random() < config.poor_share)
     sky = Sky(workshop.seed, config.sky, site=site)
-    return Cell(number, chip, band, sky, tuple(exposures), tuple(airs), poor)
+    further = _further(workshop, exposures[0], number, site, first)
+    return Cell(number, chip, band, sky, tuple(exposures), tuple(airs), poor, further)
+
+
+def _further(
+    workshop: Workshop, template: Exposure, number: int, site: Site, first: float
+) -> tuple[tuple[Exposure, Conditions], ...]:
+    """Draw when and in what air the other frames of a template that is a stack are exposed."""
+    config, survey, made = workshop.config, workshop.survey, []
+    rng = np.random.default_rng([workshop.seed, _DEEP, number])
+    assert template.ra is not None
+    assert template.dec is not None
+    for k in range(1, config.template_frames):
+        start = first - rng.uniform(*config.template_days)
+        airmass = _airmass(template.dec, site, config.footprint.min_altitude, rng, best=True)
+        east, north = rng.normal(0, survey.dither / 3600, 2)
+        exposure = replace(
+            template, id=f"{template.id}-{k}", start_mjd=round(float(start), 6), airmass=round(airmass, 4),
+            ra=round(float((template.ra + east / np.cos(np.radians(template.dec))) % 360), 6),
+            dec=round(float(template.dec + north), 6),
+        )  # fmt: skip
+        made.append((exposure, _air(config, survey, airmass, rng, is_template=True)))
+    return tuple(made)
 
 
 def _place(footprint: Footprint, site: Site, rng: np.random.Generator) -> tuple[float, float]:
@@ -169,7 +199,7 @@ def _air(
     seeing = weather.seeing_median * np.exp(rng.normal(0, scatter)) * airmass**0.6
     moon = float(rng.uniform(*air.moonlight)) if rng.random() < air.moon_share else 0.0
     gradient = float(rng.uniform(*air.moon_gradient)) if moon else 0.0
-    shares = [weather.thin_cloud_rate, weather.patchy_cloud_rate]
+    shares = [weather.thin_cloud_rate, weather.patchy_cloud_rate * air.patchy_clouds]
     cloud = str(rng.choice(["none", "thin", "patchy"], p=[1 - sum(shares), *shares]))
     depth = {"none": 0.0, "thin": rng.uniform(0.1, 0.6), "patchy": rng.uniform(*weather.patchy_cloud_depth)}
     angles = rng.uniform(0, 360, 3)
@@ -201,35 +231,67 @@ class Observer:
         self.magnitudes = StarTable(photometric_catalogue(cell.sky, touched), name="simulated PS1")
 
     def see(self, epoch: int) -> Seen:
-        """Expose and reduce an epoch of the cell; 0 is the template. Raises FrameError."""
+        """Expose and reduce an epoch of the cell; 0 is the first frame of the template. Raises FrameError."""
+        cell = self.cell
+        return _with_psf(
+            self._see(cell.exposures[epoch], cell.airs[epoch], epoch, is_template=epoch == 0), self.config.psf
+        )
+
+    def template(self, failed: Callable[[FrameError], None]) -> Seen:
+        """Expose and reduce the template: a frame, or the stack of several.
+
+        Of a frame that cannot be used, ``failed`` is told. Raises FrameError where none is left.
+        """
+        cell = self.cell
+        if not cell.further:
+            return self.see(0)
+        frames, last = [], None
+        first = (cell.exposures[0], cell.airs[0])
+        for k, (exposure, air) in enumerate((first, *cell.further)):
+            try:
+                frames.append(self._see(exposure, air, k and _STACKED + k, is_template=True))
+            except FrameError as error:
+                failed(error)
+                last = error
+        if not frames:
+            assert last is not None  # every frame failed
+            raise last
+        if len(frames) == 1:
+            return _with_psf(frames[0], self.config.psf)
+        # its zero point from the catalogue again: aperture corrections of a stack are its own
+        made = stack([seen.frame for seen in frames], config=self.config, catalogue=self.magnitudes)
+        step = next(step for step in reversed(made.steps) if step.name == TEMPLATE_STAGE)
+        by_id = {seen.frame.id: seen for seen in frames}
+        used = tuple(by_id[name] for name in str(step.decision["inputs"]).split())
+        return replace(by_id[str(step.decision["grid"])], frame=made, stacked=used)
+
+    def _see(self, exposure: Exposure, air: Conditions, number: int, *, is_template: bool) -> Seen:
+        """Expose and reduce a frame of the cell; ``number`` names its random streams."""
         cell, survey, seed = self.cell, self.workshop.survey, self.workshop.seed
-        exposure, air = cell.exposures[epoch], cell.airs[epoch]
         assert exposure.ra is not None
         assert exposure.dec is not None
-        sky = replace(cell.sky, orbits=self._rocks(epoch))
-        if epoch == 0:  # every difference would show its glints and trails again
+        sky = replace(cell.sky, orbits=self._rocks(exposure, number, is_template=is_template))
+        if is_template:  # every difference would show its glints and trails again
             sky = replace(
                 sky, config=_without_satellites(sky.config, self.workshop.config.template_satellites)
             )
         scene = sky.scene(
             exposure.ra, exposure.dec, self.radius, exposure.mid_mjd, cell.band, exposure.exposure_time
         )
-        if epoch and self.workshop.inject:
-            rng = np.random.default_rng([seed, _INJECT, cell.number, epoch])
+        if not is_template and self.workshop.inject:
+            rng = np.random.default_rng([seed, _INJECT, cell.number, number])
             scene = with_injected(scene, self.workshop.inject, self.telescope, exposure, air, rng)
-        rng = np.random.default_rng([seed, _FRAME, cell.number, epoch])
+        rng = np.random.default_rng([seed, _FRAME, cell.number, number])
         rotation = survey.rotation + float(rng.normal(0, max(survey.rotation_scatter, 0.02)))
         raw, truth = expose(scene, self.telescope, exposure, air, rng, rotation=rotation)
         config = self.config
-        if epoch in cell.poor:
+        if not is_template and number in cell.poor:
             config = config.model_copy(update={"cosmic_rays": _POOR_COSMIC_RAYS})
         *_, frame = reduction(
             RawFrame(exposure, raw, raw_header(exposure, self.telescope)), self.masters,
             positions=self.positions, magnitudes=self.magnitudes, config=config,
         )  # fmt: skip
-        return Seen(
-            fit_psf(frame, config=self.config.psf), scene, truth, sky, self.radius
-        )  # no PSF fluxes: unused
+        return Seen(frame, scene, truth, sky, self.radius)
 
     def binned(self, seen: Seen) -> Frame:
         """Return a frame as the quick branch has it; that of the template is made once. Raises FrameError."""
@@ -237,19 +299,24 @@ class Observer:
             made = bin_frame(
                 seen.frame, self.config.night.binning, catalogue=self.magnitudes, config=self.config
             )
-            if seen.frame.id != self.cell.exposures[0].id:
+            if not seen.frame.id.startswith(self.cell.exposures[0].id):
                 return made
             self._binned[seen.frame.id] = made
         return self._binned[seen.frame.id]
 
-    def _rocks(self, epoch: int) -> Orbits:
-        config, exposure = self.workshop.config, self.cell.exposures[epoch]
-        rng = np.random.default_rng([self.workshop.seed, _ROCKS, self.cell.number, epoch])
+    def _rocks(self, exposure: Exposure, number: int, *, is_template: bool) -> Orbits:
+        config = self.workshop.config
+        rng = np.random.default_rng([self.workshop.seed, _ROCKS, self.cell.number, number])
         return place_asteroids(
             np.array([[exposure.ra, exposure.dec]], float), self.radius, exposure.mid_mjd,
             self.cell.sky.site, rng, bright=config.asteroids.bright, faint=config.asteroids.faint,
-            per_field=config.asteroids.per_field if epoch else config.template_asteroids,
+            per_field=config.template_asteroids if is_template else config.asteroids.per_field,
         )  # fmt: skip
+
+
+def _with_psf(seen: Seen, config: PsfFit) -> Seen:
+    """Return a frame with its PSF; without PSF fluxes, which nothing uses here."""
+    return replace(seen, frame=fit_psf(seen.frame, config=config))
 
 
 def _without_satellites(config: SkyConfig, share: float) -> SkyConfig:
@@ -306,10 +373,11 @@ def _magnitude_of(snr: Floats, telescope: Telescope, exposure: Exposure, air: Co
 def pipeline_config(telescope: Telescope) -> PipelineConfig:
     """Settings that cells are reduced and subtracted with: the defaults, but for what costs much.
 
-    Two passes for cosmic rays instead of four (they find 2 % fewer pixels), and a small chip's PSF simpler.
+    Two passes for cosmic rays instead of four (they find 2 % fewer pixels), and one PSF for a small chip: to
+    judge whether it varies takes a fourth of all the time.
     """
     return PipelineConfig(
-        camera=telescope.detector.camera, cosmic_rays=CosmicRays(iterations=2), psf=PsfFit(max_degree=1)
+        camera=telescope.detector.camera, cosmic_rays=CosmicRays(iterations=2), psf=PsfFit(max_degree=0)
     )
 
 

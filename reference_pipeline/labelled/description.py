@@ -35,6 +35,9 @@ class Air(Config):
     moonlight: tuple[float, float] = (0.3, 2.3)  # mag that it makes the sky brighter
     moon_gradient: tuple[float, float] = (0.0, 0.05)  # of the sky over the chip
     jitter: float = Field(default=0.15, ge=0)  # arcsec
+    patchy_clouds: float = Field(
+        default=0.0, ge=0
+    )  # times the survey's rate: each star seen through one varies
 
 
 class StampSet(Config):
@@ -46,6 +49,7 @@ class StampSet(Config):
     chips: int = Field(default=4, ge=1)  # with defects of their own
     dates: tuple[float, float] = (58800.0, 61500.0)  # MJD, of first epochs
     template_days: tuple[float, float] = (200.0, 500.0)  # before the first epoch
+    template_frames: int = Field(default=1, ge=1)  # more than one: a stack
     epochs: tuple[int, int] = (4, 6)
     days: float = Field(default=40.0, gt=0)  # from the first epoch to the last
     branches: tuple[Literal["dip", "qip"], ...] = ("dip",)

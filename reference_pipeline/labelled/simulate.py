@@ -113,9 +113,9 @@ def make_cell(workshop: Workshop, number: int, options: Options, masters: Path) 
     }  # fmt: skip
     found: list[Detection] = []
     try:
-        template = observer.see(0)
+        template = observer.template(_count_template(note))
     except FrameError as error:
-        note["failed"][f"template {error.stage}: {error.reason}"] += 1
+        note["failed"][f"no template {error.stage}: {error.reason}"] += 1
     else:
         for epoch in range(1, len(cell.exposures)):
             try:
@@ -132,6 +132,13 @@ def make_cell(workshop: Workshop, number: int, options: Options, masters: Path) 
                     note["failed"][f"{branch} {error.stage}: {error.reason}"] += 1
     stamps = stamps_of_cell(workshop, cell, found, options)
     return stamps, {**note, **_counts(stamps)}
+
+
+def _count_template(note: dict[str, Any]) -> Callable[[FrameError], None]:
+    def failed(error: FrameError) -> None:
+        note["failed"][f"template {error.stage}: {error.reason}"] += 1
+
+    return failed
 
 
 def _counts(stamps: list[LabelledStamp]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ frames; the fluxes of the template are scaled to the science exposure by the tru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,9 @@ class Changes:
         return len(self.id)
 
 
+_COLUMNS = tuple(field.name for field in fields(Changes))
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a detection is; ``label`` None: the truth does not decide, it is left out."""
@@ -98,33 +101,43 @@ class Truth:
         return n * x + 0.5 * (n - 1), n * y + 0.5 * (n - 1)
 
     def _changes(self, science: Seen, template: Seen) -> Changes:
-        ours, theirs = _moving_or_varying(science), _moving_or_varying(template)
+        ours = _moving_or_varying(science)
         x, y = self.on_template(ours.x, ours.y)
-        ratio = self._ratio(theirs.x, theirs.y)
-        varies = {
-            i: k for k, i in enumerate(ours.id) if ours.kind[k] in ("variable_star", "agn", "supernova")
-        }
-        flux, alone = ours.flux.copy(), np.ones(len(theirs), bool)
-        for row in range(len(theirs)):
-            k = varies.get(theirs.id[row]) if theirs.kind[row] in _STILL else None
-            if k is not None:
-                flux[k] -= ratio[row] * theirs.flux[row]
-                alone[row] = False
-        columns = (
-            (ours.id, theirs.id), (ours.kind, theirs.kind), (ours.subtype, theirs.subtype), (x, theirs.x),
-            (y, theirs.y), (flux, -ratio * theirs.flux), (ours.reach, theirs.reach),
-        )  # fmt: skip
-        return Changes(*(np.concatenate([a, b[alone]]) for a, b in columns))
+        frames = template.stacked or (template,)
+        rows = [replace(ours, x=x, y=y, flux=ours.flux.copy())]
+        places = {int(i): (rows[0], k) for k, i in enumerate(ours.id) if ours.kind[k] in _STILL}
+        for seen in frames:
+            theirs = self._on_the_difference(seen, len(frames))
+            is_new = np.ones(len(theirs), bool)
+            for row in np.flatnonzero(np.isin(theirs.kind, _STILL)):
+                if (place := places.get(int(theirs.id[row]))) is not None:
+                    held, k = place
+                    held.flux[k] += theirs.flux[row]
+                    is_new[row] = False
+            new = Changes(*(getattr(theirs, name)[is_new] for name in _COLUMNS))
+            places |= {int(i): (new, k) for k, i in enumerate(new.id) if new.kind[k] in _STILL}
+            rows.append(new)
+        return Changes(*(np.concatenate([getattr(one, name) for one in rows]) for name in _COLUMNS))
 
-    def _ratio(self, x: Floats, y: Floats) -> Floats:
-        """Science electrons for one electron of the template at places on the raw template."""
-        ours, theirs = self.science, self.template
+    def _on_the_difference(self, seen: Seen, n: int) -> Changes:
+        """What moves or varies in one of the ``n`` frames of the template, as the difference has it.
+
+        Negative, in science electrons, on the raw pixels of the frame that the template lies on. What moves
+        is in one frame of a stack, which clips it where it stands out: then nothing is detected there.
+        """
+        theirs = _moving_or_varying(seen)
+        ours, truth = self.science, seen.truth
         assert ours.transmission is not None
-        assert theirs.transmission is not None
-        sx, sy = self.on_science(x, y)
-        seconds = ours.exposure.exposure_time / theirs.exposure.exposure_time
-        clear = at_points(theirs.transmission, theirs.shape, x, y)
-        return seconds * at_points(ours.transmission, ours.shape, sx, sy) / clear
+        assert truth.transmission is not None
+        assert ours.wcs is not None
+        assert truth.wcs is not None
+        assert self.template.wcs is not None
+        sky = truth.wcs.all_pix2world(theirs.x, theirs.y, 0)
+        x, y = sky_to_pixel(self.template.wcs, *sky)
+        seconds = ours.exposure.exposure_time / truth.exposure.exposure_time
+        clear = at_points(truth.transmission, truth.shape, theirs.x, theirs.y)
+        ratio = seconds * at_points(ours.transmission, ours.shape, *sky_to_pixel(ours.wcs, *sky)) / clear
+        return replace(theirs, x=x, y=y, flux=-ratio * theirs.flux / n)
 
     def verdict(self, candidate: Candidate, fwhm: float) -> Verdict:
         """Return what ``candidate`` is; ``fwhm`` in pixels of the difference."""

@@ -422,14 +422,14 @@ def clipped_fit(
 
 
 def _floor(residual: Floats, error: Floats) -> float:
-    """What must be added in quadrature to ``error`` for the residuals (2, n) to have a MAD-scatter of 1."""
-    low, high = 0.002, 3.0
+    """What must be added in quadrature to ``error`` for the residuals (2, n) to have a MAD-scatter of 1.
+
+    Half of the residuals then exceed their error by less than 1.4826 times, so that it is the median of what
+    each of them alone would need.
+    """
     step = 1 + len(error) // N_FOR_ORDER
-    for _ in range(12):  # to 0.2 %; the scatter falls as the floor rises
-        middle = float(np.sqrt(low * high))
-        scatter = 1.4826 * np.median(np.abs(residual[:, ::step]) / np.hypot(error[::step], middle))
-        low, high = (middle, high) if scatter > 1.0 else (low, middle)
-    return low
+    needed = np.square(1.4826 * residual[:, ::step]) - np.square(error[::step])
+    return float(np.sqrt(np.clip(np.median(needed), 0.002**2, 3.0**2)))
 
 
 def pixel_residuals(plate: Plate, x: Floats, y: Floats, vectors: Floats) -> Floats:

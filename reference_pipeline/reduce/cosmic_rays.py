@@ -30,7 +30,7 @@ Index = NDArray[np.intp]
 
 _STAGE = "cosmic-rays"
 _MARGIN = 16  # pixels that astroscrappy sees around those it decides on; its filters reach 5 in an iteration
-_CELL = 32  # pixels, side of the squares that are searched or left out
+_CELL = 8  # pixels, side of the squares that are searched or left out
 _CHUNK = 20_000  # pixels whose surroundings are gathered at a time
 _SHAPE_PEAK = 30.0  # sigmas of the peaks that the stars' shape is measured on
 _MIN_STARS = 5
@@ -124,14 +124,14 @@ def _search(data: Floats, variance: Floats, unusable: Bools, config: CosmicRays)
         is_seed[part] = _seeds(data, variance, laplacian, y[part], x[part], config)
     seeds = np.zeros(data.shape, bool)
     seeds[y[is_seed], x[is_seed]] = True
-    for window, core in _windows(seeds):
+    for window, counts in _windows(seeds):
         hits, _ = detect_cosmics(
             np.ascontiguousarray(data[window]),
             inmask=np.ascontiguousarray(~good[window]),
             invar=np.ascontiguousarray(variance[window]),
             **settings(config),
         )
-        found[window][core] = hits[core]
+        found[window] |= hits & counts
     found &= good
     stars = ~is_seed & (data[y, x] == _patches(data, y, x, 1).max(axis=1))
     peaks = np.column_stack([y[stars], x[stars]])
@@ -188,10 +188,11 @@ def _seeds(
     return signal > config.contrast * fine
 
 
-def _windows(seeds: Bools) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Yield (window, its part that counts) around the cells that have a seed in them or close by.
+def _windows(seeds: Bools) -> Iterator[tuple[tuple[slice, slice], Bools]]:
+    """Yield (window, which of its pixels count) around the cells that have a seed in them or close by.
 
-    Cells of a row that touch make one window. Windows reach ``_MARGIN`` beyond their cells.
+    Cells that touch make one window; where they fill little of their rectangle, those of each row do. Windows
+    reach ``_MARGIN`` beyond their cells.
     """
     ny, nx = (n - 2 * _MARGIN for n in seeds.shape)
     y, x = np.nonzero(seeds)
@@ -202,16 +203,35 @@ def _windows(seeds: Bools) -> Iterator[tuple[tuple[slice, slice], tuple[slice, s
             cy, cx = (y - _MARGIN + dy) // _CELL, (x - _MARGIN + dx) // _CELL
             inside = (cy >= 0) & (cy < active.shape[0]) & (cx >= 0) & (cx < active.shape[1])
             active[cy[inside], cx[inside]] = True
-    for row in np.flatnonzero(active.any(axis=1)):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], active[row].astype(np.int8), [0]])))
-        height = min(_CELL, ny - row * _CELL)
-        for first, stop in edges.reshape(-1, 2):
-            left, right = first * _CELL, min(nx, stop * _CELL)
-            window = (
-                slice(row * _CELL, row * _CELL + height + 2 * _MARGIN),
-                slice(left, right + 2 * _MARGIN),
+    touching, _ = ndimage.label(active, np.ones((3, 3)))
+    for number, box in enumerate(ndimage.find_objects(touching), start=1):
+        for part in _parts(touching[box] == number, box):
+            rows, columns = (
+                slice(part[axis].start * _CELL, min(n, part[axis].stop * _CELL))
+                for axis, n in enumerate((ny, nx))
             )
-            yield window, (slice(_MARGIN, _MARGIN + height), slice(_MARGIN, _MARGIN + right - left))
+            window = tuple(slice(of.start, of.stop + 2 * _MARGIN) for of in (rows, columns))
+            counts = np.zeros([of.stop - of.start for of in window], bool)
+            mine = (touching[part] == number).repeat(_CELL, axis=0).repeat(_CELL, axis=1)
+            inner = counts[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+            inner[...] = mine[: inner.shape[0], : inner.shape[1]]
+            yield (window[0], window[1]), counts
+
+
+def _parts(cells: Bools, box: tuple[slice, slice]) -> Iterator[tuple[slice, slice]]:
+    """Yield the rectangles, in cells, that cost least to search: all of ``box``, or the runs of its rows."""
+    margins = 2 * _MARGIN / _CELL
+    whole = (cells.shape[0] + margins) * (cells.shape[1] + margins)
+    runs = []
+    for row, line in enumerate(cells):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(np.int8), [0]])))
+        runs += [(row, int(first), int(stop)) for first, stop in edges.reshape(-1, 2)]
+    if whole <= sum((1 + margins) * (stop - first + margins) for _, first, stop in runs):
+        yield box
+        return
+    top, left = box[0].start, box[1].start
+    for row, first, stop in runs:
+        yield slice(top + row, top + row + 1), slice(left + first, left + stop)
 
 
 def measure_shape(data: Floats, variance: Floats, lost: Bools, peaks: Index) -> StarShape | None:
