@@ -304,11 +304,14 @@ def train(
         int | None, typer.Option(min=1, help="Networks of the ensemble; default: the recipe's.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Another number may change the last digits.")] = 1,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")
+    ] = "auto",
 ) -> None:
     """Train a classifier on labelled stamps, calibrate it, and test it on stamps that it has not seen.
 
-    The same recipe, data, seed and threads give the same model on the same machine. Exit status: 0, or 2 if
-    the recipe or the data cannot be used, or what trains (the extra `train`) is not installed.
+    The same recipe, data, seed, threads and device give the same model on the same machine. Exit status: 0,
+    or 2 if the recipe or the data cannot be used, or what trains (the extra `train`) is not installed.
     """
     from .errors import ConfigError, FileError
 
@@ -322,8 +325,9 @@ def train(
         settings = settings.model_copy(update={name: v for name, v in given.items() if v is not None})
         make = make_cloud_model if settings.task == "clouds" else make_model
         card = make(
-            settings, data, output, n_threads=threads, progress=lambda line: typer.echo(line, err=True)
-        )
+            settings, data, output, n_threads=threads, device=device,
+            progress=lambda line: typer.echo(line, err=True),
+        )  # fmt: skip
     except (ConfigError, FileError) as error:
         raise _misused(error) from None
     except ModuleNotFoundError as error:

@@ -38,6 +38,7 @@ def make_cloud_model(
     folder: Path,
     *,
     n_threads: int = 1,
+    device: str = "cpu",
     progress: Progress = lambda line: None,
 ) -> ModelCard:
     """Train what ``recipe`` says on the thumbnails in ``paths``, and write the model to ``folder``.
@@ -51,7 +52,9 @@ def make_cloud_model(
     thumbnails = thumbnails.where(np.isin(thumbnails.survey, recipe.surveys))
     examples = examples_of(thumbnails, recipe.size)
     parts = examples.parts(recipe.split_seed)
-    counts, members = train_members(recipe, examples, parts, n_threads=n_threads, progress=progress)
+    counts, members = train_members(
+        recipe, examples, parts, n_threads=n_threads, device=device, progress=progress
+    )
     validation, tested = (said_of(members, examples, parts == part) for part in (VALIDATION, TEST))
     card = _card(recipe, examples, counts, n_parameters(members[0].network), len(members))
     card = calibrated(card, validation.logits, validation.labels)

@@ -34,6 +34,7 @@ def make_model(
     folder: Path,
     *,
     n_threads: int = 1,
+    device: str = "cpu",
     progress: Progress = lambda line: None,
 ) -> ModelCard:
     """Train what ``recipe`` says on the labelled stamps in ``paths``, and write the model to ``folder``.
@@ -43,7 +44,9 @@ def make_model(
     """
     examples = read_examples(paths, recipe)
     parts = examples.parts(recipe.split_seed, also=recipe.also)
-    counts, members = train_members(recipe, examples, parts, n_threads=n_threads, progress=progress)
+    counts, members = train_members(
+        recipe, examples, parts, n_threads=n_threads, device=device, progress=progress
+    )
     validation, tested = (said_of(members, examples, parts == part) for part in (VALIDATION, TEST))
     card = _card(recipe, examples, members, counts, _sets(paths))
     card = calibrated(card, validation.logits, validation.labels)
@@ -55,7 +58,7 @@ def make_model(
 
 
 def train_members(
-    recipe: Recipe, examples: Examples, parts: Ints, *, n_threads: int, progress: Progress
+    recipe: Recipe, examples: Examples, parts: Ints, *, n_threads: int, device: str, progress: Progress
 ) -> tuple[dict[str, list[int]], list[Member]]:
     """Return how many stamps each class has in each part, and the networks of the ensemble, trained.
 
@@ -65,7 +68,15 @@ def train_members(
     for name, of_parts in counts.items():
         progress(f"{recipe.name}: {name}: {', '.join(f'{n} {p}' for n, p in zip(of_parts, PARTS))}")
     members = [
-        train_member(recipe, examples, parts, seed=recipe.seed + i, n_threads=n_threads, progress=progress)
+        train_member(
+            recipe,
+            examples,
+            parts,
+            seed=recipe.seed + i,
+            n_threads=n_threads,
+            device=device,
+            progress=progress,
+        )
         for i in range(recipe.n_members)
     ]
     return counts, members

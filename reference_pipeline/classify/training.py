@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,19 +60,22 @@ def train_member(
     *,
     seed: int,
     n_threads: int = 1,
+    device: str = "cpu",
     progress: Callable[[str], None] = lambda line: None,
 ) -> Member:
     """Return one network trained on the rows of ``examples`` whose part is 0, its weights chosen on part 1.
 
-    The same seed, data, number of threads and machine give the same weights. Raises ConfigError where a class
-    has no training or no validation stamps.
+    The same seed, data, device, number of threads and machine give the same weights. ``device``: "cpu",
+    "cuda", or "auto" for a GPU where there is one; the network comes back on the CPU. Raises ConfigError
+    where a class has no training or no validation stamps, or there is no such device.
     """
+    on = device_of(device)
     started = time.monotonic()
     _check_classes(recipe, examples, parts)
     rows, validation = np.flatnonzero(parts == TRAIN), np.flatnonzero(parts == VALIDATION)
     rng = np.random.default_rng([seed, 1])
     with _repeatable(seed, n_threads):
-        network = build(recipe)
+        network = build(recipe).to(on)  # built on the CPU: the same first weights everywhere
         optimizer = _optimizer(recipe, network)
         schedule = _schedule(recipe, optimizer)
         steps: list[Step] = []
@@ -98,17 +102,33 @@ def train_member(
                 if since >= recipe.patience:
                     break
     network.load_state_dict(best)
-    return Member(network.eval(), seed, tuple(steps), time.monotonic() - started)
+    return Member(network.cpu().eval(), seed, tuple(steps), time.monotonic() - started)
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device that "auto", "cpu", "cuda" or "cuda:1" means here. Raises ConfigError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r}: this torch sees {torch.cuda.device_count()} GPUs")
+    return device
 
 
 def logits_of(network: nn.Module, examples: Examples, rows: Ints) -> Floats:
-    """Return the logits (len(rows), K) of a network in evaluation mode."""
+    """Return the logits (len(rows), K) of a network in evaluation mode, on the device that it is on."""
     network.eval()
+    on = _device(network)
     found = []
     with torch.inference_mode():
         for start in range(0, len(rows), _AT_ONCE):
-            stamps, position = _tensors(examples, rows[start : start + _AT_ONCE])
-            found.append(network(stamps, position).numpy())
+            stamps, position = _tensors(examples, rows[start : start + _AT_ONCE], on)
+            found.append(network(stamps, position).cpu().numpy())
     return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
 
@@ -116,14 +136,15 @@ def _step(
     recipe: Recipe, network: nn.Module, optimizer: torch.optim.Optimizer, examples: Examples, rows: Ints
 ) -> float:
     """Take one step on the stamps ``rows`` and return their loss."""
-    stamps, position = _tensors(examples, rows)
+    on = _device(network)
+    stamps, position = _tensors(examples, rows, on)
     if recipe.noise:
         n_planes = examples.values.shape[1]
         values, valid = stamps[:, :n_planes], stamps[:, n_planes:]
         stamps = torch.cat([values + recipe.noise * valid * torch.randn_like(values), valid], dim=1)
     loss = F.cross_entropy(
         network(stamps, position),
-        torch.from_numpy(examples.labels[rows]),
+        torch.from_numpy(examples.labels[rows]).to(on),
         label_smoothing=recipe.label_smoothing,
     )
     optimizer.zero_grad()
@@ -132,8 +153,12 @@ def _step(
     return float(loss.detach())
 
 
-def _tensors(examples: Examples, rows: Ints) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(examples.inputs(rows)), torch.from_numpy(examples.position[rows])
+def _tensors(examples: Examples, rows: Ints, on: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(examples.inputs(rows)).to(on), torch.from_numpy(examples.position[rows]).to(on)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 def _batch(recipe: Recipe, examples: Examples, rows: Ints, rng: np.random.Generator) -> Ints:
@@ -170,6 +195,7 @@ def _check_classes(recipe: Recipe, examples: Examples, parts: Ints) -> None:
 @contextmanager
 def _repeatable(seed: int, n_threads: int) -> Iterator[None]:
     """Make torch repeat itself within; its generator and settings are as before afterwards."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
     threads, was_strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):
         torch.set_num_threads(n_threads)

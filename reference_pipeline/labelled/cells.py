@@ -37,7 +37,6 @@ from ..simulate.survey import SurveyConfig, field_radius, load_survey
 from ..simulate.telescope import Telescope, load_telescope
 from ..simulate.truth import FrameTruth
 from ..subtract.binning import bin_frame
-from ..subtract.templates import STAGE as TEMPLATE_STAGE
 from ..subtract.templates import stack
 from .description import Footprint, StampSet
 
@@ -260,7 +259,7 @@ class Observer:
             return _with_psf(frames[0], self.config.psf)
         # its zero point from the catalogue again: aperture corrections of a stack are its own
         made = stack([seen.frame for seen in frames], config=self.config, catalogue=self.magnitudes)
-        step = next(step for step in reversed(made.steps) if step.name == TEMPLATE_STAGE)
+        step = next(step for step in reversed(made.steps) if "inputs" in step.decision)
         by_id = {seen.frame.id: seen for seen in frames}
         used = tuple(by_id[name] for name in str(step.decision["inputs"]).split())
         return replace(by_id[str(step.decision["grid"])], frame=made, stacked=used)

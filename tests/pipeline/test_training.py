@@ -27,7 +27,7 @@ from reference_pipeline.classify.networks.build import build, n_parameters
 from reference_pipeline.classify.networks.ours import GroupConv, MultiScaleNet, _halved
 from reference_pipeline.classify.networks.views import all_views
 from reference_pipeline.classify.recipe import Recipe, load_recipe, recipes_folder
-from reference_pipeline.classify.training import _batch, logits_of, train_member
+from reference_pipeline.classify.training import _batch, device_of, logits_of, train_member
 from reference_pipeline.cli import app
 from reference_pipeline.errors import ConfigError, FileError
 from reference_pipeline.labelled.purity import Label
@@ -379,6 +379,28 @@ def test_patience_ends_a_training_and_the_best_weights_are_kept(examples):
     rows = np.flatnonzero(parts == 1)
     said = logits_of(member.network, examples, rows).argmax(axis=1)
     assert class_scores(confusion(examples.labels[rows], said, 6)).macro_f1 == max(f1)
+
+
+def test_a_device_is_chosen_by_name_and_one_that_is_not_there_is_refused(examples):
+    there = torch.cuda.device_count()
+    assert device_of("auto").type == ("cuda" if there else "cpu")
+    assert device_of("cpu").type == "cpu"
+    for name in ("tpu", "mps", "cpu0", f"cuda:{there}"):
+        with pytest.raises(ConfigError, match=name):
+            device_of(name)
+    with pytest.raises(ConfigError, match="GPUs"):
+        train_member(recipe_of(), examples, examples.parts(0), seed=1, device=f"cuda:{there}")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_network_trained_on_a_gpu_comes_back_and_repeats_itself(examples):
+    parts = examples.parts(0)
+    recipe = recipe_of(iterations=40, evaluate_every=10)
+    first, again = (train_member(recipe, examples, parts, seed=1, device="cuda") for _ in range(2))
+    weights = first.network.state_dict()
+    assert {tensor.device.type for tensor in weights.values()} == {"cpu"}
+    assert all(torch.equal(weights[k], v) for k, v in again.network.state_dict().items())
+    assert first.steps[-1].loss < first.steps[0].loss
 
 
 def test_a_class_that_is_missing_is_named(examples):
