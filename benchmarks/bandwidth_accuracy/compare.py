@@ -18,7 +18,8 @@ def pairs_of(
     found: dict[str, list[tuple[str, str]]] = {}
     for arm in study.arms:
         ids = [cell_of(arm, study.reference, value).id for value in arm.values]
-        others = [study.reference.id, *(cell_of(arm, study.reference, v).id for v in arm.against)]
+        others = [_middle(arm, study), study.reference.id]
+        others += [cell_of(arm, study.reference, value).id for value in arm.against]
         found[arm.name] = _pairs(ids, others, there)
     if study.paper is not None:
         for normalization in study.paper.normalizations:
@@ -39,6 +40,11 @@ def _pairs(ids: Sequence[str], others: Sequence[str], there: set[str]) -> list[t
             if a != b and a in there and b in there:
                 wanted.setdefault(frozenset((a, b)), (a, b))
     return list(wanted.values())
+
+
+def _middle(arm: Arm, study: Study) -> str:
+    """The cell that an arm goes out from: the reference, with the arm's base."""
+    return cell_of(arm, study.reference, getattr(study.reference, arm.vary)).id
 
 
 def _of_arm(study: Study, vary: str) -> list[tuple[Arm, Any, str]]:
@@ -86,10 +92,9 @@ def dropped_of(
 ) -> list[Dropped]:
     """What is missing in the cells of an arm, and what they are worse by, on test random."""
     known = {cell.id: cell for cell in cells}
-    full = known.get(study.reference.id)
     found = []
-    for _, _, id_ in _of_arm(study, vary):
-        cell = known.get(id_)
+    for arm, _, id_ in _of_arm(study, vary):
+        cell, full = known.get(id_), known.get(_middle(arm, study))
         if cell is None or full is None or id_ == full.id:
             continue
         if vary == "planes":

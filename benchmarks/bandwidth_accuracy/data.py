@@ -203,7 +203,7 @@ def _facts(spec: DataSpec, files: Sequence[Path]) -> dict[str, Any]:
 def _unwanted(record: Mapping[str, Any], spec: DataSpec) -> str | None:
     if record["survey"] != spec.survey:
         return "another survey"
-    if record["is_weak"]:
+    if record["is_weak"] and not spec.with_weak:
         return "weak label"
     if record["subtype"] in spec.without_subtypes:
         return f"subtype {record['subtype']}"

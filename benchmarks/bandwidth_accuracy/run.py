@@ -9,20 +9,17 @@ from typing import Any
 
 from benchmarks.common import environment
 from multiscale.atomic import replacing
-from reference_pipeline.classify.networks.build import n_parameters
-from reference_pipeline.classify.networks.ours import MultiScaleNet
 from reference_pipeline.errors import ConfigError
 from reference_pipeline.labelled.description import load_set
 from reference_pipeline.labelled.simulate import simulate_stamps
 from reference_pipeline.lock import only_run
-from reference_pipeline.taxonomy import STAMP_CLASSES
 
 from .data import Stamps, class_table, gather, sets_of
-from .family import mflop, widths_of
 from .prepare import forget_halves
+from .real import run_real
 from .sizes import measure, size_key, write_sizes
 from .study import Planned, Study, plan
-from .trials import Engine, Task, run_tasks
+from .trials import Engine, Task, family_options, run_tasks
 
 RECORD = "study.json"
 SIZES = "bytes.json"
@@ -57,31 +54,8 @@ def run_study(
         run_tasks(_sendings(out, study, cells), workers=workers, engine=engine, say=say)
         options = {cell["id"]: cell["options"] for cell in record["cells"]}
         run_tasks(_trials(out, study, cells, options), workers=workers, engine=engine, say=say)
-
-
-def family_options(study: Study, planned: Planned) -> dict[str, Any] | None:
-    """Return the options of a cell's network where it is of the family. Raises ConfigError."""
-    cell, training = planned.cell, study.training
-    if cell.network.startswith("published-"):
-        return None
-    reference = study.reference
-    middle = reference.stamp
-    first = MultiScaleNet(
-        2 * len(reference.planes), middle.n_levels, middle.box, len(STAMP_CLASSES),
-        widths=training.widths, n_dense=training.n_dense, pooling="max",
-    )  # fmt: skip
-    shape = (2 * len(reference.planes), middle.n_levels, middle.box)
-    equal = "mflop" if cell.network == "mflop" else "parameters"
-    target = mflop(first, shape) if equal == "mflop" else float(n_parameters(first))
-    layout = cell.stamp
-    own = (2 * (len(cell.planes) + cell.fft), layout.n_levels, layout.box)
-    if own == shape and equal == "parameters":
-        found: dict[str, Any] = {"widths": list(training.widths), "n_dense": training.n_dense}
-        return {**found, "dropout": 0.2, "pooling": "max"}
-    return widths_of(
-        own, equal, target, n_classes=len(STAMP_CLASSES), n_dense=training.n_dense,
-        uses_position=cell.position != "without",
-    ).options()  # fmt: skip
+        if study.real is not None:
+            run_real(out, study, workers=workers, engine=engine, say=say)
 
 
 def read_record(out: Path) -> dict[str, Any]:
@@ -118,7 +92,7 @@ def _record(study: Study, cells: Sequence[Planned], stamps: Stamps, data: Sequen
         "cells": [
             {
                 "id": planned.cell.id, "arms": list(planned.arms), "seeds": list(planned.seeds),
-                "cell": planned.cell.model_dump(mode="json"), "options": family_options(study, planned),
+                "cell": planned.cell.model_dump(mode="json"), "options": family_options(study, planned.cell),
             }
             for planned in cells
         ],
@@ -147,15 +121,15 @@ def _claim(path: Path, record: dict[str, Any]) -> None:
 
 
 def _sendings(out: Path, study: Study, cells: Sequence[Planned]) -> list[Task]:
-    ways = dict.fromkeys(planned.cell.sending for planned in cells)
-    return [Task(out, study, sending=way) for way in ways]
+    ways = {planned.cell.sending: planned.cell for planned in cells}
+    return [Task(out, study, "prepare", cell) for cell in ways.values()]
 
 
 def _trials(out: Path, study: Study, cells: Sequence[Planned], options: dict[str, Any]) -> list[Task]:
     """All trials, the first seeds first: what is there when a run is stopped compares all cells."""
     most = max(len(planned.seeds) for planned in cells)
     return [
-        Task(out, study, cell=planned.cell, options=options[planned.cell.id], seed=planned.seeds[i])
+        Task(out, study, "trial", planned.cell, options[planned.cell.id], planned.seeds[i])
         for i in range(most)
         for planned in cells
         if i < len(planned.seeds)

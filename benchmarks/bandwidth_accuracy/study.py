@@ -127,6 +127,7 @@ class DataSpec(Config):
     folders: tuple[str, ...] = ()
     simulate: Simulated | None = None
     without_subtypes: tuple[str, ...] = ("injected",)
+    with_weak: bool = False  # labels that are hints
     places: Literal["position", "pixel"] = "position"  # classify/recipe.py: Places
     most: int | None = Field(default=None, ge=1)  # stamps, the first of the files
     split_seed: int = 0

@@ -13,49 +13,61 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
 from multiscale.atomic import replacing
 from reference_pipeline.classify.calibration import calibrated, rates_of
 from reference_pipeline.classify.card import ModelCard
 from reference_pipeline.classify.networks.build import n_parameters
+from reference_pipeline.classify.networks.ours import MultiScaleNet
 from reference_pipeline.classify.recipe import Recipe, load_recipe
-from reference_pipeline.classify.training import Member, logits_of, train_member
+from reference_pipeline.classify.training import Member, device_of, logits_of, train_member
 from reference_pipeline.errors import ConfigError
+from reference_pipeline.taxonomy import STAMP_CLASSES
 
 from .data import VALIDATION, Stamps, read_stamps_of
-from .family import mflop
-from .prepare import Sending, n_planes, prepare, shown
+from .family import mflop, widths_of
+from .prepare import n_planes, prepare, shown
 from .study import CellSpec, Study
 
 Engine = Literal["local", "ray"]
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_DIGITS = 3  # of logits that are kept
+DIGITS = 3  # of logits that are kept
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one process is asked: to prepare a way of sending, or to train and test a network."""
+    """What one process is asked: a cell and a seed, or something else that a module's function does."""
 
     out: Path
     study: Study
-    sending: Sending | None = None
-    cell: CellSpec | None = None
+    kind: Literal["prepare", "trial", "real"]
+    cell: CellSpec
     options: dict[str, Any] | None = None  # of the family's network
     seed: int = 0
+    with_glints: bool = False  # of real stamps: satellites are a fifth class
 
     @property
     def name(self) -> str:
-        """For those who watch."""
-        return f"{self.cell.id}-{self.seed}" if self.cell is not None else f"sending {self.sending}"
+        """For those who watch, and of its files."""
+        if self.kind == "prepare":
+            return f"sending {', '.join(map(str, self.cell.sending))}"
+        plain = f"{self.cell.id}-{self.seed}"
+        return plain if self.kind == "trial" else f"real{'-glints' * self.with_glints}-{plain}"
+
+    @property
+    def path(self) -> Path:
+        """Where the record of a trial lies; what the network said, beside it (.npz)."""
+        return self.out / "trials" / f"{self.name}.json"
 
     @property
     def is_done(self) -> bool:
         """Whether its file is there. The JSON is written last."""
-        return self.cell is not None and trial_path(self.out, self.cell, self.seed).is_file()
+        return self.kind != "prepare" and self.path.is_file()
 
 
 def trial_path(out: Path, cell: CellSpec, seed: int) -> Path:
-    """Where the record of a trial lies; what the network said, beside it (.npz)."""
+    """Where the record of a trial lies."""
     return out / "trials" / f"{cell.id}-{seed}.json"
 
 
@@ -72,11 +84,15 @@ def run_tasks(tasks: Sequence[Task], *, workers: int, engine: Engine, say: Calla
 def do(task: Task) -> float:
     """Do one task and return the seconds it took."""
     began = time.monotonic()
-    stamps = read_stamps_of(task.out)
-    if task.sending is not None:
-        prepare(stamps, task.sending, task.out / "work", places=task.study.data.places)
+    if task.kind == "prepare":
+        stamps = read_stamps_of(task.out)
+        prepare(stamps, task.cell.sending, task.out / "work", places=task.study.data.places)
+    elif task.kind == "trial":
+        _trial(task, read_stamps_of(task.out))
     else:
-        _trial(task, stamps)
+        from .real import real_trial
+
+        real_trial(task)
     return time.monotonic() - began
 
 
@@ -105,6 +121,33 @@ def recipe_of(study: Study, cell: CellSpec, options: dict[str, Any] | None) -> R
     )  # fmt: skip
 
 
+def family_options(
+    study: Study, cell: CellSpec, *, n_classes: int = len(STAMP_CLASSES)
+) -> dict[str, Any] | None:
+    """Return the options of a cell's network where it is of the family. Raises ConfigError."""
+    training = study.training
+    if cell.network.startswith("published-"):
+        return None
+    reference = study.reference
+    middle = reference.stamp
+    first = MultiScaleNet(
+        2 * len(reference.planes), middle.n_levels, middle.box, n_classes,
+        widths=training.widths, n_dense=training.n_dense, pooling="max",
+    )  # fmt: skip
+    shape = (2 * len(reference.planes), middle.n_levels, middle.box)
+    equal = "mflop" if cell.network == "mflop" else "parameters"
+    target = mflop(first, shape) if equal == "mflop" else float(n_parameters(first))
+    layout = cell.stamp
+    own = (2 * (len(cell.planes) + cell.fft), layout.n_levels, layout.box)
+    if own == shape and equal == "parameters":
+        found: dict[str, Any] = {"widths": list(training.widths), "n_dense": training.n_dense}
+        return {**found, "dropout": 0.2, "pooling": "max"}
+    return widths_of(
+        own, equal, target, n_classes=n_classes, n_dense=training.n_dense,
+        uses_position=cell.position != "without",
+    ).options()  # fmt: skip
+
+
 def temperature_of(recipe: Recipe, logits: np.ndarray, labels: np.ndarray) -> float:
     """Return what logits (n, K) are divided by, from validation data (classify/calibration.py)."""
     k = len(recipe.classes)
@@ -118,31 +161,44 @@ def temperature_of(recipe: Recipe, logits: np.ndarray, labels: np.ndarray) -> fl
 
 
 def _trial(task: Task, stamps: Stamps) -> None:
-    assert task.cell is not None
-    cell, study = task.cell, task.study
-    recipe = recipe_of(study, cell, task.options)
+    cell = task.cell
+    recipe = recipe_of(task.study, cell, task.options)
     examples, parts = shown(stamps, cell, task.out / "work", seed=task.seed)
-    member = train_member(recipe, examples, parts, seed=task.seed, n_threads=1)
+    device = task.study.training.device
+    member = train_member(recipe, examples, parts, seed=task.seed, n_threads=1, device=device)
+    network = member.network.to(device_of(device))
     validation = np.flatnonzero(parts == VALIDATION)
-    temperature = temperature_of(
-        recipe, logits_of(member.network, examples, validation), examples.labels[validation]
-    )
+    said = logits_of(network, examples, validation)
     rows = stamps.test_rows()
-    logits = np.round(logits_of(member.network, examples, rows), _DIGITS)
-    path = trial_path(task.out, cell, task.seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path.with_suffix(".npz")) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, row=rows, logits=logits)
-    shape = (2 * n_planes(cell), recipe.n_levels, recipe.size)
+    logits = np.round(logits_of(network, examples, rows), DIGITS)
     record = {
-        "cell": cell.id, "seed": task.seed, "temperature": temperature,
-        "n_parameters": n_parameters(member.network), "mflop": round(mflop(member.network, shape), 4),
-        "n_training": int((parts == 0).sum()), "seconds": round(member.seconds, 1), **_course(member),
+        "temperature": temperature_of(recipe, said, examples.labels[validation]),
+        "n_training": int((parts == 0).sum()),
+        "seconds": round(member.seconds, 1),
+        **_course(member),
         "validation_rates": rates_of(examples.labels[validation], len(recipe.classes)),
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
-    }  # fmt: skip
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    }
+    write_trial(task, record, network.cpu(), recipe, row=rows, logits=logits)
+
+
+def write_trial(
+    task: Task, record: dict[str, Any], network: nn.Module, recipe: Recipe, **arrays: np.ndarray
+) -> None:
+    """Write what a trial found: arrays, then what is told of it."""
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(task.path.with_suffix(".npz")) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    shape = (2 * n_planes(task.cell), recipe.n_levels, recipe.size)
+    told = {
+        "cell": task.cell.id,
+        "seed": task.seed,
+        "n_parameters": n_parameters(network),
+        "mflop": round(mflop(network, shape), 4),
+        **record,
+    }
+    with replacing(task.path) as partial:
+        partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def _course(member: Member) -> dict[str, Any]:
