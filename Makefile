@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: help venv demo test lint types bench fuzz docs vectors decoders clean
+.PHONY: help venv demo test lint types bench study-small fuzz docs vectors decoders clean
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.installed ## Create .venv and install everything, as every other target does by itself
 
@@ -27,6 +27,13 @@ types: $(VENV)/.installed ## Check the types of multiscale/
 
 bench: $(VENV)/.installed ## Measure sizes, errors and speed, and print the tables
 	$(BIN)/python -m benchmarks
+
+STUDY ?= build/study-small
+
+study-small: $(VENV)/.installed ## Bandwidth against accuracy: a small study, from nothing to HTML and PDF (STUDY=folder)
+	$(BIN)/python -m benchmarks.bandwidth_accuracy run small -o $(STUDY)
+	$(BIN)/python -m benchmarks.bandwidth_accuracy evaluate $(STUDY)
+	$(BIN)/python -m benchmarks.bandwidth_accuracy report $(STUDY)
 
 fuzz: $(VENV)/.installed ## Fuzz the decoders, guided by coverage
 	PATH="$(CURDIR)/$(BIN):$$PATH" fuzz/run.sh
