@@ -58,9 +58,10 @@ class Judged:
 
 def classifiers(task: str, names: Sequence[str], paths: Sequence[Path] = ()) -> list[Classifier]:
     """Return the models of a task: those named (or cards), else all that are shipped for the surveys that the
-    sets in ``paths`` say they are of. None is an error.
+    sets in ``paths`` say they are of. None is an error, and so is a set that one of them was trained on.
     """
-    surveys = {str(one["survey"]) for one in described(paths) if one["survey"]}
+    sets = described(paths)
+    surveys = {str(one["survey"]) for one in sets if one["survey"]}
     chosen = names or [
         name
         for name, card in shipped_cards().items()
@@ -70,7 +71,20 @@ def classifiers(task: str, names: Sequence[str], paths: Sequence[Path] = ()) -> 
     wrong = [c.card.name for c in found if c.card.task != task]
     if wrong or not found:
         raise SystemExit(f"{', '.join(wrong) or 'no model'}: expected models for {task} (--models)")
+    for classifier in found:
+        if known := trained_on(classifier.card.data.get("sets", []), sets):
+            raise SystemExit(
+                f"--data: {classifier.card.name} was trained on the set of survey and seed {known[0]}; "
+                "expected one of another seed"
+            )
     return found
+
+
+def trained_on(training: Sequence[Mapping[str, Any]], sets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return survey and seed of the ``sets`` that are among those of a card: the same sky, known already."""
+    known = {(one.get("survey"), one.get("seed")) for one in training}
+    mine = [(one["survey"], one["seed"]) for one in sets if "seed" in one]
+    return [f"{survey} {seed}" for survey, seed in mine if (survey, seed) in known]
 
 
 def judge(classifier: Classifier, paths: Sequence[Path], **changes: Any) -> Judged:

@@ -17,7 +17,7 @@ from benchmarks.classification import clouds, gap, real_stamps, speed, stamps, t
 from benchmarks.classification import real_bogus as real_bogus_benchmark
 from benchmarks.classification.__main__ import main
 from benchmarks.classification.gap_pixels import BELOW_NOISE, snr_of, statistics
-from benchmarks.classification.judged import facts_of, judge, scored
+from benchmarks.classification.judged import classifiers, facts_of, judge, scored
 from multiscale import Geometry, decode_batch
 from multiscale.avro import read_container
 from multiscale.samples import write_samples
@@ -290,6 +290,21 @@ def test_a_question_that_needs_data_says_so(capsys):
     with pytest.raises(SystemExit):
         main(["stamps"])
     assert "--data" in capsys.readouterr().err
+
+
+def test_a_model_is_not_asked_about_the_set_that_it_was_trained_on(tmp_path, folder):
+    sets = [{"survey": "ztf", "seed": 20}]
+    card = card_of()
+    path = model(tmp_path, card.model_copy(update={"data": {**card.data, "sets": sets}}))
+    (tmp_path / "set").mkdir()
+    for seed, is_known in ((20, True), (21, False)):
+        made = {"seed": seed, "set": {"survey": "ztf"}}
+        (tmp_path / "set" / "set.json").write_text(json.dumps(made))
+        if is_known:
+            with pytest.raises(SystemExit, match="trained on the set of survey and seed ztf 20"):
+                classifiers("stamps", [path], [tmp_path / "set"])
+        else:
+            assert len(classifiers("stamps", [path], [tmp_path / "set"])) == 1
 
 
 def test_a_model_of_another_task_is_refused(models, folder):
