@@ -10,10 +10,8 @@ left out. The others are small chips in the camera's own pixels, as tests and de
 
 from __future__ import annotations
 
-import multiprocessing
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +27,7 @@ from multiscale.atomic import replacing
 from ..config import Calibrate
 from ..errors import FileError
 from ..frame import Exposure, Frame, MaskBit
+from ..pool import worker_pool
 from ..raw import read_raw
 from ..reduce.calibrate import calibrate
 from ..reduce.masters import Masters, make_master_bias, make_master_flat
@@ -117,8 +116,7 @@ def simulate_thumbnails(
         for job in todo:
             progress(_write_field(job))
     else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with worker_pool(workers) as pool:
             for name in pool.map(_write_field, todo):
                 progress(name)
     return [_path(*job[:3]) for job in jobs]

@@ -7,7 +7,6 @@ Class rates are those of the description's densities, not nature's.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import time
@@ -25,6 +24,7 @@ from multiscale.atomic import replacing
 
 from ..errors import ConfigError, FrameError
 from ..lock import only_run
+from ..pool import worker_pool
 from ..version import __version__
 from .cells import Observer, Workshop, chip_masters, open_workshop, plan_cell
 from .description import Options, StampSet
@@ -33,7 +33,6 @@ from .stamp import SUFFIX, LabelledStamp, write_stamps
 
 RECORD = "set.json"
 _MAKING = "making"  # cells that are not yet the set's next
-_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -239,12 +238,8 @@ def _cells(
 ) -> Iterator[Iterator[dict[str, Any]]]:
     """Give the notes of cells 0, 1, 2, ... without end, each once it lies in ``out``."""
     text = config.model_dump_json()
-    with _one_thread():  # two would differ in the last bit
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-        try:
-            yield _in_order((Job(text, seed, options, n, out) for n in count()), pool, workers + 1)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with worker_pool(workers, one_thread=True) as pool:  # two threads would differ in the last bit
+        yield _in_order((Job(text, seed, options, n, out) for n in count()), pool, workers + 1)
 
 
 def _in_order(jobs: Iterator[Job], pool: ProcessPoolExecutor, ahead: int) -> Iterator[dict[str, Any]]:
@@ -291,18 +286,3 @@ def _make_masters(workshop: Workshop, out: Path) -> None:
     for chip in range(workshop.config.chips):
         for band in workshop.config.bands:
             chip_masters(workshop, chip, band, out / "masters")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started inside compute with one thread each."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -7,10 +7,8 @@ processes.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
@@ -42,6 +40,7 @@ from ..config import (
 )
 from ..errors import ConfigError
 from ..frame import Exposure
+from ..pool import worker_pool
 from .atmosphere import Conditions
 from .catalogue_files import write_catalogues
 from .exposure import calibration_frame, expose
@@ -258,9 +257,8 @@ def simulate_night(
     if workers == 1:
         for job in jobs:
             _told(progress, _one(job))
-    else:  # spawned, not forked: numerical libraries keep threads, which a fork would lose
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    else:
+        with worker_pool(workers) as pool:
             for name in pool.map(_one, jobs):
                 _told(progress, name)
     seen = {p.exposure.field_id for p in plan if p.exposure.kind == "science"}
