@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from reference_pipeline.pool import worker_pool
 
@@ -52,9 +53,10 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
 
 
 def is_there(pid):
-    """Whether a process runs."""
+    """Whether a process runs; one that has ended and that nobody has asked about (a zombie) does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return True
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
