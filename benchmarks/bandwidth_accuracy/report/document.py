@@ -17,10 +17,17 @@ class Text:
 
 @dataclass(frozen=True)
 class Points:
-    """A short list."""
+    """A short list. With ``has_heads`` each item begins with what it is of and a colon."""
 
     items: tuple[str, ...]
     is_numbered: bool = False
+    has_heads: bool = False
+
+    def split(self) -> list[tuple[str, str]]:
+        """(head, words) of each item; the head is empty where there is none."""
+        if not self.has_heads:
+            return [("", item) for item in self.items]
+        return [(head + mark, words) for head, mark, words in (item.partition(":") for item in self.items)]
 
 
 @dataclass(frozen=True)
@@ -41,18 +48,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing: SVG for the page, or PNG where it is pixels; a PNG too for where SVG cannot be."""
+    """One drawing, drawn when first asked for: SVG, or PNG where it is pixels or SVG cannot be."""
 
     name: str  # of its files
     alt: str
-    raster: Callable[[], bytes] = field(repr=False)
     size: tuple[float, float]  # inches
-    svg: str | None = field(default=None, repr=False)
+    is_pixels: bool
+    draw: Callable[[str], bytes] = field(repr=False)  # of "svg" or "png"
+
+    @cached_property
+    def svg(self) -> str:
+        """An <svg> element."""
+        return self.draw("svg").decode()
 
     @cached_property
     def png(self) -> bytes:
-        """The drawing as pixels; made when first asked for."""
-        return self.raster()
+        """The drawing as pixels."""
+        return self.draw("png")
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,12 @@ def missing(what: str) -> Text:
 
 
 def table(
-    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, n_words: int = 1, strong: set[int] = frozenset()
-) -> Table:  # fmt: skip
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    n_words: int = 1,
+    strong: set[int] = frozenset(),
+) -> Table:
     """Return a table of what is given."""
     return Table(caption, tuple(head), tuple(tuple(r) for r in rows), n_words, frozenset(strong))

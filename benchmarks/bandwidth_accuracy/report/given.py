@@ -90,7 +90,7 @@ class Given:
         return max(found, key=lambda c: c.layout.size * c.layout.n_levels, default=None)
 
     def published(self, normalization: str = "paper") -> dict[str, list[Cell]]:
-        """Return the cells with the paper's networks, by its name of the layout; one cell for each reading."""
+        """Return the cells with the paper's networks by its name of the layout, one for each reading."""
         out: dict[str, list[Cell]] = {}
         for cell in self.evaluation.cells:
             if cell.network.startswith("published") and cell.normalization == normalization:
@@ -112,6 +112,13 @@ class Given:
         """Return an array of the examples; None where it is missing or empty."""
         found = self.examples.get(name)
         return found if found is not None and found.size else None
+
+    def names(self, name: str) -> np.ndarray | None:
+        """Return an array of classes as their names."""
+        found = self.array(name)
+        if found is None or found.dtype.kind not in "iu":
+            return found
+        return np.array(self.evaluation.classes)[found]
 
 
 def read_given(out: Path) -> Given:

@@ -22,7 +22,8 @@ def page(report: Report) -> str:
     first, *others = [_section(s) for s in report.sections]
     foot = "".join(f"<p>{_e(fact)}</p>" for fact in report.facts)
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_e(report.title)}</title>
 <style>{style}</style></head>
 <body>
@@ -49,7 +50,10 @@ def _block(block: Block) -> str:
             return _text(block)
         case Points():
             tag = "ol" if block.is_numbered else "ul"
-            return f"<{tag}>{''.join(f'<li>{_e(item)}</li>' for item in block.items)}</{tag}>"
+            items = "".join(
+                f"<li>{f'<b>{_e(head)}</b>' if head else ''}{_e(words)}</li>" for head, words in block.split()
+            )
+            return f"<{tag}>{items}</{tag}>"
         case Heading():
             return f"<h3>{_e(block.text)}</h3>"
         case Box():
@@ -84,9 +88,11 @@ def _table(table: Table) -> str:
         for n, row in enumerate(table.rows)
     )
     dense = ' class="dense"' if len(table.head) > 8 else ""
+    words = _e(table.caption)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{_e(table.caption)}"><table{dense}>'
-        f"<caption>{_e(table.caption)}</caption><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>"
+        f'<p class="caption" aria-hidden="true">{words}</p>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{words}">'
+        f"<table{dense}><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>"
     )
 
 
@@ -95,11 +101,12 @@ def _figure(figure: Figure) -> str:
     n = len(figure.panels)
     kinds = f"panels n{n}{' wide' if figure.is_wide else ''}"
     many = ' class="many"' if n > 6 else ""
-    return f'<figure{many}><div class="{kinds}">{panels}</div><figcaption>{_e(figure.caption)}</figcaption></figure>'
+    caption = f"<figcaption>{_e(figure.caption)}</figcaption>"
+    return f'<figure{many}><div class="{kinds}">{panels}</div>{caption}</figure>'
 
 
 def _panel(panel: Panel) -> str:
-    if panel.svg is not None:
+    if not panel.is_pixels:
         return panel.svg
     data = base64.b64encode(panel.png).decode()
     return f'<img alt="{_e(panel.alt)}" src="data:image/png;base64,{data}">'

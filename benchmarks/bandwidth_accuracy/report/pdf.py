@@ -119,15 +119,25 @@ def _styles() -> dict[str, Any]:
     return {
         "plain": plain,
         "h1": ParagraphStyle("h1", plain, fontName="Report-Bold", fontSize=15, leading=18, spaceAfter=6),
-        "h2": ParagraphStyle("h2", plain, fontName="Report-Bold", fontSize=12, leading=15, spaceBefore=8, keepWithNext=1),
-        "h3": ParagraphStyle("h3", plain, fontName="Report-Bold", fontSize=9.5, leading=12, spaceBefore=8, keepWithNext=1),
+        "h2": ParagraphStyle(
+            "h2", plain, fontName="Report-Bold", fontSize=12, leading=15, spaceBefore=8, keepWithNext=1
+        ),
+        "h3": ParagraphStyle(
+            "h3", plain, fontName="Report-Bold", fontSize=9.5, leading=12, spaceBefore=8, keepWithNext=1
+        ),
         "lead": ParagraphStyle("lead", plain, fontName="Report-Bold"),
         "note": ParagraphStyle("note", plain, fontSize=7, leading=9),
-        "missing": ParagraphStyle("missing", plain, backColor="#f0f0f0", borderPadding=3, spaceBefore=4, spaceAfter=8),
-        "caption": ParagraphStyle("caption", plain, fontName="Report-Bold", fontSize=7.5, leading=9.5, keepWithNext=1),
+        "missing": ParagraphStyle(
+            "missing", plain, backColor="#f0f0f0", borderPadding=3, spaceBefore=4, spaceAfter=8
+        ),
+        "caption": ParagraphStyle(
+            "caption", plain, fontName="Report-Bold", fontSize=7.5, leading=9.5, keepWithNext=1
+        ),
         "cell": ParagraphStyle("cell", plain, fontSize=6, leading=7.4, spaceAfter=0),
-        "cell-bold": ParagraphStyle("cell-bold", plain, fontName="Report-Bold", fontSize=6, leading=7.4, spaceAfter=0),
-    }  # fmt: skip
+        "cell-bold": ParagraphStyle(
+            "cell-bold", plain, fontName="Report-Bold", fontSize=6, leading=7.4, spaceAfter=0
+        ),
+    }
 
 
 def _flowables(block: Block, styles: dict[str, Any], width: float) -> list[Any]:
@@ -140,7 +150,10 @@ def _flowables(block: Block, styles: dict[str, Any], width: float) -> list[Any]:
             return [Paragraph(escape(block.text), styles["h3"])]
         case Points():
             marks = [f"{i}. " if block.is_numbered else "• " for i in range(1, len(block.items) + 1)]
-            return [Paragraph(mark + escape(item), styles["plain"]) for mark, item in zip(marks, block.items)]
+            return [
+                Paragraph(f"{mark}<b>{escape(head)}</b>{escape(words)}", styles["plain"])
+                for mark, (head, words) in zip(marks, block.split())
+            ]
         case Box():
             return _box(block, styles, width)
         case Table():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..results import Cell, Value
@@ -9,16 +10,29 @@ from .given import Compared
 
 DASH = "–"
 ALPHA = 0.05
+_BY = "\u00a0×\u00a0"  # no line ends inside a size
 
 
 def number(value: float | None, digits: int = 1) -> str:
     """A number with a true minus; a dash where there is none."""
-    return DASH if value is None else f"{value:,.{digits}f}".replace("-", "−")
+    return DASH if value is None else f"{_plain(value, digits):,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 1) -> str:
     """A number with its sign."""
-    return DASH if value is None else f"{value:+,.{digits}f}".replace("-", "−")
+    return DASH if value is None else f"{_plain(value, digits):+,.{digits}f}".replace("-", "−")
+
+
+def _plain(value: float, digits: int) -> float:
+    """The value rounded, without the sign of a zero."""
+    return round(value, digits) + 0.0
+
+
+def significant(value: float | None, n: int = 2) -> str:
+    """A number of ``n`` significant digits, not in powers of ten."""
+    if value is None or value == 0:
+        return number(value, 0)
+    return number(value, max(0, n - 1 - math.floor(math.log10(abs(value)))))
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -57,7 +71,7 @@ def sign_of(found: Compared | None) -> int | None:
 
 
 def verdict(found: Compared | None, *, of: str = "points") -> str:
-    """Say how one thing compares with another: "better by ...", "worse by ...", "no difference found: ..."."""
+    """Say how one thing compares with another: "better by", "worse by" or "no difference found"."""
     sign = sign_of(found)
     if found is None or sign is None:
         return "not compared in this study"
@@ -65,19 +79,19 @@ def verdict(found: Compared | None, *, of: str = "points") -> str:
     if sign == 0:
         return f"no difference found: {signed(100 * found.low)} to {signed(100 * found.high)} {of}"
     words = f"{'better' if sign > 0 else 'worse'} by {number(abs(100 * found.value))} {of}"
-    words += f" ({number(low)} to {number(high)})"
+    doubt = ""
     if found.adjusted_p is not None and found.adjusted_p > ALPHA:
-        words += f", which may be chance among so many comparisons (adjusted p = {found.adjusted_p:.2f})"
-    return words
+        doubt = f"; McNemar's test does not confirm it, adjusted p = {found.adjusted_p:.2f}"
+    return f"{words} ({number(low)} to {number(high)}{doubt})"
 
 
 def layout_words(cell: Cell) -> str:
     """The layout alone: "multi-scale 4 × 8 × 8"."""
     layout = cell.layout
     if layout.kind == "multi-scale":
-        return f"multi-scale {layout.n_levels} × {layout.size} × {layout.size}"
+        return f"multi-scale {layout.n_levels}{_BY}{layout.size}{_BY}{layout.size}"
     name = {"full": "full", "crop": "cropped", "low-resolution": "low resolution"}[layout.kind]
-    return f"{name} {layout.size} × {layout.size}"
+    return f"{name} {layout.size}{_BY}{layout.size}"
 
 
 def encoding_words(encoding: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from multiscale.atomic import replacing
@@ -15,10 +16,10 @@ from .parts.summary import summary
 from .pdf import write_pdf
 
 
-def write_report(out: Path) -> str:
-    """Write OUT/report/index.html, report.pdf and figures/ from OUT's evaluation.json, study.json, examples.npz.
+def write_report(out: Path, *, say: Callable[[str], None] = print) -> None:
+    """Write index.html, report.pdf and figures/ to OUT/report, of OUT's evaluation, study and examples.
 
-    Return what made the PDF. Raises OSError where a file is missing, pydantic's ValidationError where it is
+    Says what made the PDF. Raises OSError where a file is missing, pydantic's ValidationError where it is
     another one.
     """
     report = report_of(read_given(out))
@@ -28,13 +29,14 @@ def write_report(out: Path) -> str:
     shutil.rmtree(figures, ignore_errors=True)  # of an earlier report
     figures.mkdir()
     for panel in report.panels():
-        if panel.svg is None:
+        if panel.is_pixels:
             (figures / f"{panel.name}.png").write_bytes(panel.png)
         else:
             (figures / f"{panel.name}.svg").write_text(standalone(panel.svg), encoding="utf-8")
     with replacing(folder / "index.html") as partial:
         partial.write_text(page(report), encoding="utf-8")
-    return write_pdf(folder / "report.pdf", folder / "index.html", report)
+    made_by = write_pdf(folder / "report.pdf", folder / "index.html", report)
+    say(f"{folder / 'index.html'} and report.pdf, printed by {made_by}")
 
 
 def report_of(given: Given) -> Report:
@@ -49,7 +51,8 @@ def report_of(given: Given) -> Report:
     note = str(evaluation.study.get("note", "")).strip()
     subtitle = f"Bytes against accuracy of alert stamps: study “{name}”, {data.label}. {note}".strip()
     facts = (
-        f"Study “{name}”, commit {evaluation.commit}. Made by python -m benchmarks.bandwidth_accuracy report.",
+        f"Study “{name}”, commit {evaluation.commit}. Made by python -m benchmarks.bandwidth_accuracy "
+        "report.",
     )
     return Report("Which image stamp should a survey send?", subtitle, sections, data.simulated, facts)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..document import Panel
-from .style import BLUE, GREY, VERMILLION, blank, panel
+from .style import BLUE, GREY, VERMILLION, blank, panel, titled
 
 
 def draw_differences(
@@ -29,7 +29,7 @@ def draw_differences(
     axes.set_yticks(y, [row[0] for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"difference ({unit})")
-    axes.set_title(title)
+    titled(axes, title)
     axes.grid(axis="x", alpha=0.25, lw=0.5)
     words = "; ".join(f"{n} {v:+.1f} ({lo:+.1f} to {hi:+.1f})" for n, v, lo, hi in rows)
     return panel(figure, name, f"{title}: {words}.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..document import Panel
-from .style import VERMILLION, blank, panel
+from .style import VERMILLION, blank, panel, titled
 
 Matrix = Sequence[Sequence[float]]
 
@@ -47,7 +47,7 @@ def draw(
     axes.tick_params(length=0)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title)
+    titled(axes, title)
     for side in axes.spines.values():
         side.set_visible(False)
     words = ", ".join(f"{c} {share[i, i]:.0f} %" for i, c in enumerate(classes) if np.isfinite(share[i, i]))

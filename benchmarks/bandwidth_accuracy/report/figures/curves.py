@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from ..document import Panel
-from .style import GREY, blank, look, panel
+from .style import GREY, below, blank, look, panel, titled
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def draw_det(lines: Sequence[Line], name: str, *, of: str) -> Panel:
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"other stamps called {of}")
     axes.set_ylabel(f"{of} missed")
-    axes.set_title(f"Detection errors: {of}")
+    titled(axes, f"Detection errors: {of}")
     axes.grid(alpha=0.25, lw=0.5)
-    figure.legend(loc="outside lower center", ncols=2)
+    below(figure, 2)
     return panel(figure, name, f"Detection error curves for {of}. " + "; ".join(words) + ".")
 
 
@@ -64,8 +64,8 @@ def draw_reliability(lines: Sequence[Line], name: str, *, title: str) -> Panel:
         axes.set_ylim(0, 1.02)
     axes.set_xlabel("probability of the class that is said")
     axes.set_ylabel("fraction that is right")
-    axes.set_title(title)
-    figure.legend(loc="outside lower center", ncols=2)
+    titled(axes, title)
+    below(figure, 2)
     return panel(figure, name, f"Reliability, {title}: " + ", ".join(line.name for line in lines) + ".")
 
 
@@ -88,7 +88,7 @@ def draw_trend(
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.set_title(title)
+    titled(axes, title)
     axes.grid(alpha=0.25, lw=0.5)
-    figure.legend(loc="outside lower center", ncols=2)
+    below(figure, 2)
     return panel(figure, name, f"{title}. {y}, " + "; ".join(words) + ".")

@@ -8,7 +8,30 @@ from dataclasses import dataclass
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..document import Panel
-from .style import BLUE, GREEN, GREY, OF_LAYOUT, PURPLE, blank, label_points, panel
+from .style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    below,
+    blank,
+    label_points,
+    panel,
+)
+
+_LOOKS: dict[str, tuple[str, str]] = {
+    "full": (BLACK, "s"),
+    "cropped": (ORANGE, "D"),
+    "low resolution": (SKY, "v"),
+    "multi-scale, S = 8": (VERMILLION, "o"),
+    "multi-scale, S = 12": (GREEN, "P"),
+    "multi-scale, S = 16": (BLUE, "^"),
+    "multi-scale, S = 32": (GREY, "*"),
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +45,6 @@ class Point:
     value: float
     low: float
     high: float
-    is_labelled: bool = True
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -46,10 +68,19 @@ def draw(points: Sequence[Point], name: str, *, score: str, of_bytes: str, note:
         color, marker = look_of(p.family)
         key = (p.family, p.is_lossless)
         axes.errorbar(
-            p.n_bytes, p.value, ([max(p.value - p.low, 0)], [max(p.high - p.value, 0)]), fmt=marker, ms=6.5,
-            color=color, mfc=color if p.is_lossless else "white", mew=1.4, elinewidth=0.9, capsize=2, zorder=3,
+            p.n_bytes,
+            p.value,
+            ([max(p.value - p.low, 0)], [max(p.high - p.value, 0)]),
+            fmt=marker,
+            ms=6.5,
+            color=color,
+            mfc=color if p.is_lossless else "white",
+            mew=1.4,
+            elinewidth=0.9,
+            capsize=2,
+            zorder=3,
             label=None if key in seen else f"{p.family}, {'exact' if p.is_lossless else 'RICE'}",
-        )  # fmt: skip
+        )
         seen.add(key)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -60,15 +91,14 @@ def draw(points: Sequence[Point], name: str, *, score: str, of_bytes: str, note:
     axes.set_title(note, fontsize=8, color=GREY)
     axes.grid(alpha=0.25, lw=0.5)
     axes.margins(x=0.16, y=0.14)
-    figure.legend(loc="outside lower center", ncols=3)
-    label_points(axes, [(p.n_bytes, p.value, p.label) for p in points if p.is_labelled])
+    below(figure, 2)
+    label_points(
+        axes, [(p.n_bytes, p.value, p.label) for p in points], [(p.n_bytes, p.low, p.high) for p in points]
+    )
     words = "; ".join(f"{p.label}: {p.n_bytes:,.0f} bytes, {p.value:.1f} %" for p in best)
     return panel(figure, name, f"{score} against bytes ({note}). On the front: {words}.")
 
 
 def look_of(family: str) -> tuple[str, str]:
     """Return color and marker of a family of layouts."""
-    return OF_LAYOUT.get(family) or {
-        "multi-scale, S = 16": (BLUE, "^"),
-        "multi-scale, S = 12": (GREEN, "P"),
-    }.get(family, (PURPLE, "X"))
+    return _LOOKS.get(family, (PURPLE, "X"))

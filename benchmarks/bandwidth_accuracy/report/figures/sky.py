@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from ..document import Panel
-from .style import BLUE, GREY, ORANGE, VERMILLION, blank, panel
+from .style import BLUE, GREY, ORANGE, VERMILLION, below, blank, panel, titled
 
 Floats = NDArray[np.floating[Any]]
 OBLIQUITY = 23.4393  # of the ecliptic, degrees, J2000
@@ -60,8 +60,8 @@ def draw_equatorial(name: str, title: str, ra: Floats, dec: Floats, is_right: ND
     axes.set_xticklabels([])
     axes.tick_params(labelsize=6, colors=GREY)
     axes.grid(alpha=0.3, lw=0.4)
-    axes.set_title(f"{title}: {len(ra):,}")
-    figure.legend(loc="outside lower center", ncols=4)
+    titled(axes, f"{title}: {len(ra):,}")
+    below(figure, 4)
     return panel(figure, name, f"Sky positions of {len(ra)} stamps called {title}, {_right(is_right)}.")
 
 
@@ -77,10 +77,11 @@ def draw_horizontal(
     axes.set_rticks([30, 60, 90], ["60°", "30°", "0°"], fontsize=6.5, color=GREY)
     axes.set_xticks(np.radians([0, 90, 180, 270]), ["N", "E", "S", "W"])
     axes.grid(alpha=0.35, lw=0.5)
-    axes.set_title(f"{title}: {len(altitude):,}")
-    figure.legend(loc="outside lower center", ncols=2)
+    titled(axes, f"{title}: {len(altitude):,}")
+    below(figure, 2)
     south = float(np.mean((azimuth > 90) & (azimuth < 270))) if len(azimuth) else 0.0
-    alt = f"Altitude and azimuth of {len(altitude)} stamps called {title}, {_right(is_right)}; {south:.0%} to the south."
+    alt = f"Altitude and azimuth of {len(altitude)} stamps called {title}, {_right(is_right)}"
+    alt += f"; {south:.0%} to the south."
     return panel(figure, name, alt)
 
 

@@ -20,7 +20,7 @@ INVALID = "#9ecae1"
 
 
 def mosaic(levels: Pixels) -> Pixels:
-    """Return the levels (L, S, S) of a stamp in one image (S 2^(L-1), S 2^(L-1)), the finest that covers a place."""
+    """Return the levels (L, S, S) of a stamp as one image, S 2^(L-1) a side: the finest there is."""
     n_levels, size, _ = levels.shape
     image = np.kron(levels[-1], np.ones((2 ** (n_levels - 1),) * 2))
     side = image.shape[0]
@@ -61,7 +61,7 @@ def show(axes: Axes, image: Pixels, like: Pixels | None = None, *, is_plain: boo
 def draw_example(
     name: str, title: str, planes: Sequence[str], original: Pixels, sent: Pixels, seen: Pixels
 ) -> Panel:
-    """Draw one stamp: a row for each plane; the original, all that is sent, its finest level, what is seen."""
+    """Draw one stamp, a row for each plane: original, all that is sent, its finest level, what is seen."""
     figure, axes = grid(len(planes), 4, 4.2, 1.08 * len(planes) + 0.42)
     for row, plane, whole, levels, inputs in zip(axes, planes, original, sent, seen):
         show(row[0], whole)
@@ -76,7 +76,8 @@ def draw_example(
         a.set_title(words, fontsize=7)
     figure.suptitle(title, fontsize=8.5)
     shape = " × ".join(map(str, sent.shape[1:]))
-    alt = f"{title}: {', '.join(planes)} as cut ({original.shape[-1]} pixels a side), as sent ({shape}), as seen."
+    side = original.shape[-1]
+    alt = f"{title}: {', '.join(planes)} as cut ({side} pixels a side), as sent ({shape}), as seen."
     return panel(figure, name, alt, is_pixels=True, dpi=130)
 
 
@@ -97,9 +98,17 @@ def draw_figure_1(name: str, title: str, original: Pixels, levels: Pixels, *, pi
         for k in range(n_levels):
             half = size * 2**k * scale / 2
             axes.add_patch(
-                Rectangle((middle - half, middle - half), 2 * half, 2 * half, fill=False, lw=1.1, clip_on=False,
-                          ec=colors[k % 5], ls=("-", "--", "-.", ":")[k % 4])
-            )  # fmt: skip
+                Rectangle(
+                    (middle - half, middle - half),
+                    2 * half,
+                    2 * half,
+                    fill=False,
+                    lw=1.1,
+                    clip_on=False,
+                    ec=colors[k % 5],
+                    ls=("-", "--", "-.", ":")[k % 4],
+                )
+            )
     left.set_title(f"original, {original.shape[-1] * pixel_scale:.0f}″", fontsize=8)
     right.set_title("multi-scale, superimposed", fontsize=8)
     everything = [left, right]

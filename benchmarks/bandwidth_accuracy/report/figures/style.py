@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from functools import partial
 
 import matplotlib
 import numpy as np
@@ -23,14 +22,6 @@ GREY = "#5b5b5b"
 COLORS = (VERMILLION, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-
-#: The paper's layouts look the same in every drawing.
-OF_LAYOUT: dict[str, tuple[str, str]] = {
-    "full": (BLACK, "s"),
-    "cropped": (ORANGE, "D"),
-    "low-resolution": (SKY, "v"),
-    "multi-scale": (VERMILLION, "o"),
-}
 
 _SETTINGS = {
     "font.size": 8.5,
@@ -63,6 +54,16 @@ def blank(width: float = 4.2, height: float = 3.2, **options: object) -> tuple[F
     return figure, axes
 
 
+def titled(axes: Axes, words: str) -> None:
+    """Write what a drawing shows above it."""
+    axes.set_title(words, fontsize=9)
+
+
+def below(figure: Figure, columns: int) -> None:
+    """Explain the marks below the drawing."""
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7.5, handlelength=2.4)
+
+
 def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """Return a figure of ``rows`` by ``columns`` axes without frames, for pixels."""
     with matplotlib.rc_context(_SETTINGS):
@@ -77,24 +78,19 @@ def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, 
 def panel(figure: Figure, name: str, alt: str, *, is_pixels: bool = False, dpi: int = 160) -> Panel:
     """Return the drawing; ``is_pixels``: as PNG alone. The same figure gives the same bytes."""
     width, height = (float(v) for v in figure.get_size_inches())
-    raster = partial(_raster, figure, dpi)
-    if is_pixels:
-        return Panel(name, alt, raster, (width, height))
-    svg = io.StringIO()
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return Panel(name, alt, raster, (width, height), _inlined(svg.getvalue(), name, alt))
 
+    def draw(kind: str) -> bytes:
+        out = io.BytesIO()
+        none = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
+        with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+            figure.savefig(out, format=kind, dpi=dpi, metadata=none)
+        return out.getvalue() if kind == "png" else _inlined(out.getvalue().decode(), name, alt).encode()
 
-def _raster(figure: Figure, dpi: int) -> bytes:
-    out = io.BytesIO()
-    with matplotlib.rc_context(_SETTINGS):
-        figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
-    return out.getvalue()
+    return Panel(name, alt, (width, height), is_pixels, draw)
 
 
 def _inlined(svg: str, name: str, alt: str) -> str:
-    """Return the <svg> element alone, its ids unique in a page, with its words for those who cannot see it."""
+    """Return the <svg> element alone, its ids unique in a page, with words for those who cannot see it."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
@@ -109,15 +105,42 @@ def _escaped(words: str) -> str:
     return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def label_points(axes: Axes, places: Sequence[tuple[float, float, str]], *, size: float = 7.5) -> None:
-    """Write a word at each point, where it covers neither a point nor another word, as far as that can be."""
+def label_points(
+    axes: Axes,
+    places: Sequence[tuple[float, float, str]],
+    bars: Sequence[tuple[float, float, float]] = (),
+    *,
+    size: float = 7.5,
+) -> None:
+    """Write a word at each place (x, y, word), off places, ``bars`` (x, low, high) and words where it can."""
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     axes.figure.draw_without_rendering()
     points = [axes.transData.transform((x, y)) for x, y, _ in places]
     frame = axes.get_window_extent(renderer)
     taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
-    steps = ((6, 5), (6, -5), (-6, 5), (-6, -5), (0, 10), (0, -10), (8, 14), (-8, 14), (8, -14), (-8, -14),
-             (10, 24), (-10, 24), (10, -24), (-10, -24), (14, 36), (14, -36), (-14, 36), (-14, -36))  # fmt: skip
+    steps = (
+        (6, 5),
+        (6, -5),
+        (-6, 5),
+        (-6, -5),
+        (0, 10),
+        (0, -10),
+        (8, 14),
+        (-8, 14),
+        (8, -14),
+        (-8, -14),
+        (10, 24),
+        (-10, 24),
+        (10, -24),
+        (-10, -24),
+        (14, 36),
+        (14, -36),
+        (-14, 36),
+        (-14, -36),
+    )
+    for x, low, high in bars:
+        (at, bottom), (_, top) = axes.transData.transform([(x, low), (x, high)])
+        taken.append((at - 2, bottom, at + 2, top))
     for x, y, words in places:
         best, least = None, np.inf
         for dx, dy in steps:

@@ -1,4 +1,4 @@
-"""How the networks behave: confusion, detection errors, calibration, learning, wrong labels, position, cost."""
+"""How the networks behave: confusion, detection errors, calibration, learning, position, cost."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..text import (
     sent_words,
     sentence,
     short,
+    significant,
     spread,
     verdict,
 )
@@ -72,7 +73,8 @@ def _confusions(given: Given, cells: Sequence[Cell]) -> list[Block]:
         if (p := confusion_panel(given, c, f"confusion-{c.id}".replace("_", "-"))) is not None
     ]
     caption = (
-        f"Confusion matrices, {given.data_words}, test “{given.main}”: percent of each true class, mean over seeds, "
+        f"Confusion matrices, {given.data_words}, test “{given.main}”: percent of each true class, mean "
+        "over seeds, "
         "with intervals of 95 % below."
     )
     return [
@@ -183,7 +185,8 @@ def _at_stream_rates(given: Given, cells: Sequence[Cell]) -> list[Block]:
     ]
     rates = ", ".join(f"{name} {percent(rate)} %" for name, rate in found[0][1].rates.items())
     head = ("stamps", "macro F1", *[f"{k}, precision" for k in classes])
-    caption = f"Percent, where classes are as frequent as in the stream ({rates}), by its priors; {given.data_words}."
+    caption = f"Percent, where classes are as frequent as in the stream ({rates}), by its priors"
+    caption += f"; {given.data_words}."
     return [*blocks, table(caption, head, rows)]
 
 
@@ -202,11 +205,21 @@ def _learning(given: Given) -> list[Block]:
     drawn = curves.draw_trend(
         lines, "learning", x="training stamps", y="macro F1 (%)", title="Learning curves", is_log=True
     )
-    body = [[sent_words(given.cell(r.cell)), number(100 * r.fraction, 0), number(r.n_training, 0), spread(r.macro_f1)]
-            for r in rows]  # fmt: skip
+    body = [
+        [
+            sent_words(given.cell(r.cell)),
+            number(100 * r.fraction, 0),
+            number(r.n_training, 0),
+            spread(r.macro_f1),
+        ]
+        for r in rows
+    ]
     caption = f"Macro F1 against the number of training stamps; {given.data_words}, test “random”."
-    return [*blocks, Figure(caption, (drawn,)),
-            table(caption, ("stamps", "% of training data", "training stamps", "macro F1"), body)]  # fmt: skip
+    return [
+        *blocks,
+        Figure(caption, (drawn,)),
+        table(caption, ("stamps", "% of training data", "training stamps", "macro F1"), body),
+    ]
 
 
 def _label_noise(given: Given) -> list[Block]:
@@ -275,16 +288,27 @@ def _cost(given: Given) -> list[Block]:
         return [*blocks, missing("times and rates.")]
     rows = [
         [
-            name, number(c.encode_us, 0), number(c.decode_us, 0), number(c.classify_us, 0), number(c.alert_bytes, 0),
-            number(c.gbit_s_ztf, 4), number(c.gbit_s_lsst, 2), number(c.tb_night_ztf, 4), number(c.tb_night_lsst, 2),
-            number(c.visit_latency_s, 1),
+            name, number(c.encode_us, 0), number(c.decode_us, 0), number(c.classify_us, 0),
+            number(c.alert_bytes, 0), significant(c.gbit_s_ztf), significant(c.gbit_s_lsst),
+            significant(c.tb_night_ztf), significant(c.tb_night_lsst), number(c.visit_latency_s, 1),
         ]
         for name, c in cost.items()
     ]  # fmt: skip
-    head = ("layout", "encode, µs", "decode, µs", "classify, µs", "alert, bytes", "Gbit/s, ZTF", "Gbit/s, LSST peak",
-            "TB a night, ZTF", "TB a night, LSST", "visit of 40,000: s")  # fmt: skip
+    head = (
+        "layout",
+        "encode, µs",
+        "decode, µs",
+        "classify, µs",
+        "alert, bytes",
+        "Gbit/s, ZTF",
+        "Gbit/s, LSST peak",
+        "TB a night, ZTF",
+        "TB a night, LSST",
+        "visit of 40,000: s",
+    )
     caption = (
-        "What an alert costs on one core here, and what a survey's network carries. Times are of this machine; the last "
+        "What an alert costs on one core here, and what a survey's network carries. Times are of this "
+        "machine; the last "
         "column encodes, sends, decodes and classifies 40,000 alerts on one core."
     )
     return [*blocks, table(caption, head, rows)]

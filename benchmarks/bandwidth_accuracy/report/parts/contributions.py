@@ -58,15 +58,16 @@ def _figure(given: Given, kind: str, rows: Sequence[Dropped]) -> Figure:
     panels = []
     for metric, words in (("macro_f1", "macro F1"), ("satellite_recall", "satellite recall")):
         bars = [
-            (r.dropped, 100 * v.value, 100 * (v.value if v.low is None else v.low), 100 * (v.value if v.high is None else v.high))
+            (r.dropped, 100 * d.value, 100 * d.low, 100 * d.high)
             for r in rows
-            if (v := getattr(r, metric)).value is not None
-        ]  # fmt: skip
+            if (d := _compared(getattr(r, metric))) is not None
+        ]
         if bars:
             name = f"dropped-{kind}-{metric.replace('_', '-')}"
             panels.append(draw_differences(bars, name, title=f"Without one {kind}", unit=f"{words}, points"))
     caption = (
-        f"What is lost when one {kind} is left out of {sent_words(given.reference)} and the network is trained without "
+        f"What is lost when one {kind} is left out of {sent_words(given.reference)} and the network is "
+        "trained without "
         f"it; {given.data_words}. Filled bars: the interval leaves out zero; hatched: it does not."
     )
     return Figure(caption, tuple(panels))

@@ -17,7 +17,8 @@ def answer(given: Given) -> list[Block]:
         scale = given.reference.layout.pixel_scale
         return [
             missing(
-                f"stamps of {PIXEL_SCALE}″ a pixel. These are of the survey “{given.evaluation.data.survey}”, {scale:g}″ a "
+                f"stamps of {PIXEL_SCALE}″ a pixel. These are of the survey "
+                f"“{given.evaluation.data.survey}”, {scale:g}″ a "
                 "pixel: the question of LSST's own stamps is open here."
             ),
             missing("a flag for trails of glints beside a small stamp."),
@@ -33,7 +34,7 @@ def answer(given: Given) -> list[Block]:
         ])  # fmt: skip
         if cell.id != proposed.id and found is not None:
             spoken.append(f"{sent_words(proposed)} against {sent_words(cell)}: {verdict(found)}")
-    head = ("stamps", "view ″", "bytes", "macro F1", "satellite recall", "4 × 16 minus this, F1")
+    head = ("stamps", "view,\u00a0″", "bytes", "macro F1", "satellite recall", "4 × 16 minus this, F1")
     words = "; ".join(spoken) or "4 × 16 was not compared with another stamp"
     return [
         Text(sentence(words), kind="lead"),

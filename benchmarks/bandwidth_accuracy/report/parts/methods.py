@@ -22,9 +22,12 @@ def section(given: Given) -> Section:
             *_arms(given),
             Heading("Statistics"),
             Text(
-                "Scores are means over seeds. Intervals are of 95 %, percentiles of a bootstrap over whole groups, paired "
-                "for differences: both cells are scored on the same drawn groups. p is McNemar's exact one, on the seeds' "
-                "mean probabilities, adjusted by Holm's method over the differences of one arm, test and metric. “No "
+                "Scores are means over seeds. Intervals are of 95 %, percentiles of a bootstrap over whole "
+                "groups, paired "
+                "for differences: both cells are scored on the same drawn groups. p is McNemar's exact one, "
+                "on the seeds' "
+                "mean probabilities, adjusted by Holm's method over the differences of one arm, test and "
+                "metric. “No "
                 "difference found” means that the interval holds zero; it is not a proof that there is none."
             ),
             Heading("Every cell"),
@@ -50,7 +53,8 @@ def _data(given: Given) -> list[Block]:
     kind = "SIMULATED" if data.simulated else "Real"
     words = (
         f"{kind}: {data.label} (survey {data.survey}). Parts keep each {data.grouped_by} whole; there are "
-        f"{data.n_cells_of_sky:,} cells of the sky. Two tests: “random”, a detection of each object drawn by chance, and "
+        f"{data.n_cells_of_sky:,} cells of the sky. Two tests: “random”, a detection of each object drawn "
+        "by chance, and "
         "“first”, its earliest."
     )
     blocks: list[Block] = [
@@ -73,9 +77,12 @@ def _trials(given: Given) -> list[Block]:
     seconds = sum(c.training_seconds * len(c.seeds) for c in cells)
     seeds = sorted({s for c in cells for s in c.seeds})
     words = (
-        f"{n_trials:,} trainings of {len(cells):,} cells, {seconds / 3600:.1f} hours of training in all. Seeds: "
-        f"{', '.join(map(str, seeds))}. Networks named “parameters” are one family whose widths give every layout the "
-        "parameters of the reference; “mflop”: the work of the reference; “published-…”: Table 2 of the paper."
+        f"{n_trials:,} trainings of {len(cells):,} cells, {seconds / 3600:.1f} hours of training in all. "
+        "Seeds: "
+        f"{', '.join(map(str, seeds))}. Networks named “parameters” are one family whose widths give every "
+        "layout the "
+        "parameters of the reference; “mflop”: the work of the reference; “published-…”: Table 2 of the "
+        "paper."
     )
     return [Heading("Networks, seeds and trials"), Text(words)]
 
@@ -97,14 +104,34 @@ def _cells(given: Given) -> Block:
     for c in given.evaluation.cells:
         random, first = tested(c, "random"), tested(c, "first")
         std = random.macro_f1.std_seeds if random else None
-        rows.append([
-            c.id, changed_words(c, given.reference), number(c.n_parameters, 0), number(c.mflop), number(len(c.seeds), 0),
-            number(n_bytes(c), 0), spread(random.macro_f1 if random else None), percent(std),
-            spread(random.recall.get("satellite") if random else None), spread(first.macro_f1 if first else None),
-            number(c.training_seconds, 0),
-        ])  # fmt: skip
-    head = ("cell", "changed", "parameters", "MFLOP", "seeds", "stamps, bytes", "macro F1, random", "std of seeds",
-            "satellite recall", "macro F1, first", "training, s")  # fmt: skip
+        rows.append(
+            [
+                c.id,
+                changed_words(c, given.reference),
+                number(c.n_parameters, 0),
+                number(c.mflop),
+                number(len(c.seeds), 0),
+                number(n_bytes(c), 0),
+                spread(random.macro_f1 if random else None),
+                percent(std),
+                spread(random.recall.get("satellite") if random else None),
+                spread(first.macro_f1 if first else None),
+                number(c.training_seconds, 0),
+            ]
+        )
+    head = (
+        "cell",
+        "changed",
+        "parameters",
+        "MFLOP",
+        "seeds",
+        "stamps, bytes",
+        "macro F1, random",
+        "std of seeds",
+        "satellite recall",
+        "macro F1, first",
+        "training, s",
+    )
     return table(f"Every cell, percent with intervals of 95 %; {given.data_words}.", head, rows, n_words=2)
 
 

@@ -1,4 +1,4 @@
-"""Question 1: does the paper's order of layouts hold, with its own networks and normalisation, and an honest one?"""
+"""Question 1: does the paper's order hold, with its own networks, its normalisation, and an honest one?"""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _ordered(given: Given, cells: dict[str, Cell]) -> list[Block]:
         words.append(f"otherwise than published: {joined(against)}")
     spoken = sentence("; ".join(words)) if words else "The layouts were not compared with each other."
     head = ("published", "difference, paper", f"difference, ours ({given.data_words})", "here")
-    return [Text(spoken, kind="lead"), table("Macro F1, points, with intervals of 95 %.", head, rows)]
+    return [Text(spoken, kind="lead"), table(f"Macro F1, points, with intervals of 95 %; {given.data_words}.", head, rows)]
 
 
 def _scores(given: Given, cells: dict[str, list[Cell]]) -> Block:

@@ -25,7 +25,8 @@ def section(given: Given) -> Section:
         "The paper, table by table and figure by figure",
         (
             Text(
-                f"{published.SOURCE} used {sum(published.LABELLED.values()):,} real ZTF alerts; ours are {given.data_words}. "
+                f"{published.SOURCE} used {sum(published.LABELLED.values()):,} real ZTF alerts; ours are "
+                f"{given.data_words}. "
                 "Its values are quoted from its text; no value of its images is guessed."
             ),
             Heading("Table 1: scores of the four layouts"),
@@ -121,8 +122,10 @@ def _table_2(given: Given) -> list[Block]:
     head = ("layout", "input", "convolutions and pooling", "dropout", "dense", "learning rate",
             "parameters by the table", "built here")  # fmt: skip
     caption = (
-        f"Table 2. Published networks: batches of {published.BATCH_SIZE}, Adam, until validation F1 has not risen for "
-        f"{published.PATIENCE} evaluations {published.EVALUATED_EVERY} iterations apart. In brackets: a layer whose "
+        f"Table 2. Published networks: batches of {published.BATCH_SIZE}, Adam, until validation F1 has not "
+        "risen for "
+        f"{published.PATIENCE} evaluations {published.EVALUATED_EVERY} iterations apart. In brackets: a "
+        "layer whose "
         "column the text has lost."
     )
     blocks: list[Block] = [table(caption, head, rows, n_words=3)]
@@ -136,7 +139,8 @@ def _says(n: int) -> Text:
 
 
 def _figure_1(given: Given) -> list[Block]:
-    original, sent, label = (given.array(f"example_{w}") for w in ("original", "sent", "label"))
+    original, sent = given.array("example_original"), given.array("example_sent")
+    label = given.names("example_label")
     if original is None or sent is None or label is None:
         return [_says(1), missing("example stamps.")]
     # the class of the paper's own figure, where there is one
@@ -150,7 +154,8 @@ def _figure_1(given: Given) -> list[Block]:
         "figure-1", f"{_kind(given)} {label[i]}, difference", original[i, j], sent[i, j], pixel_scale=scale
     )
     caption = (
-        f"Figure 1, ours: a {_kind(given)} {label[i]} as it was cut and as {sent_words(given.reference)}. Frames show the "
+        f"Figure 1, ours: a {_kind(given)} {label[i]} as it was cut and as {sent_words(given.reference)}. "
+        "Frames show the "
         "levels. Light blue is invalid."
     )
     return [_says(1), Figure(caption, (drawn,))]
@@ -184,7 +189,8 @@ def _figure_2(given: Given) -> list[Block]:
         ours = _astrophysical(given, cells.get(name))
         rows.append(["satellite", "AGN, asteroid, SN or VS", published.SPELLED[name], number(value), ours])
     caption = (
-        f"Figure 2, ours: {given.data_words}, {_theirs(given)}; percent of the true class, mean over seeds, 95 % below. In "
+        f"Figure 2, ours: {given.data_words}, {_theirs(given)}; percent of the true class, mean over seeds, "
+        "95 % below. In "
         "brackets: what the paper's text says."
     )
     blocks: list[Block] = [_says(2)]
@@ -217,7 +223,7 @@ def _astrophysical(given: Given, cell: Cell | None) -> str:
 
 def _sky(given: Given) -> dict[str, np.ndarray] | None:
     names = ("ra", "dec", "mjd", "label", "said")
-    found = {name: given.array(f"sky_{name}") for name in names}
+    found = {name: given.names(f"sky_{name}") for name in names}
     known = {name: value for name, value in found.items() if value is not None}
     return known if len(known) == len(names) else None
 
@@ -263,13 +269,15 @@ def _figure_5(given: Given) -> list[Block]:
 
 def _sky_caption(given: Given, n: int, where: str) -> str:
     return (
-        f"Figure {n}, ours: {given.data_words} of the test “first” by predicted class, {where}. The paper's are of an "
+        f"Figure {n}, ours: {given.data_words} of the test “first” by predicted class, {where}. The paper's "
+        "are of an "
         "unlabelled year; here the truth is known: crosses are wrong predictions."
     )
 
 
 def _figure_4(given: Given) -> list[Block]:
-    images, said, label = (given.array(f"satellite_{w}") for w in ("original", "probability", "label"))
+    images, said = given.array("satellite_original"), given.array("satellite_probability")
+    label = given.names("satellite_label")
     if images is None or said is None or label is None:
         return [_says(4), missing("the most confident satellites.")]
     n = min(len(images), _MOST_SATELLITES)
@@ -282,7 +290,8 @@ def _figure_4(given: Given) -> list[Block]:
     right = int((label[:n] == "satellite").sum())
     lowest = f"{100 * float(said[:n].min()):.1f}"
     caption = (
-        f"Figure 4, ours: the {n} {_kind(given)} test stamps with the highest satellite probability ({lowest} % and more), "
+        f"Figure 4, ours: the {n} {_kind(given)} test stamps with the highest satellite probability "
+        f"({lowest} % and more), "
         f"difference image, probability and true class; {right} of {n} are satellites. Reference: "
         f"{sent_words(given.reference)}."
     )
@@ -300,13 +309,16 @@ def _figure_6(given: Given) -> list[Block]:
         for i, (image, name) in enumerate(zip(images, ids))
     ]
     width = images.shape[-1] * arcsec
-    caption = f"Figure 6, ours: {width:.0f}″ round {len(panels)} {_kind(given)} satellites; the frame marks the stamp of {view:.0f}″."
+    caption = (
+        f"Figure 6, ours: {width:.0f}″ round {len(panels)} {_kind(given)} satellites; the frame marks the "
+    )
+    caption += f"stamp of {view:.0f}″."
     return [_says(6), Figure(caption, tuple(panels))]
 
 
 def _examples(given: Given) -> list[Block]:
     names = ("label", "said", "probability", "original", "sent", "seen")
-    found = {name: given.array(f"example_{name}") for name in names}
+    found = {name: given.names(f"example_{name}") for name in names}
     planes = given.array("planes")
     if planes is None or any(value is None for value in found.values()):
         return [missing("example stamps.")]
@@ -324,7 +336,9 @@ def _examples(given: Given) -> list[Block]:
             )
         )  # fmt: skip
     caption = (
-        f"{_kind(given).capitalize()} stamps of each class: as the survey cut them, as {sent_words(given.reference)} sends "
-        "them (all levels superimposed; the finest alone), and as the network sees them. Light blue is invalid."
+        f"{_kind(given).capitalize()} stamps of each class: as the survey cut them, as "
+        f"{sent_words(given.reference)} sends "
+        "them (all levels superimposed; the finest alone), and as the network sees them. Light blue is "
+        "invalid."
     )
     return [Figure(caption, tuple(panels))]

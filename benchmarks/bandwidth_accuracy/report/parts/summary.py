@@ -1,24 +1,23 @@
-"""The first page: the answer in five sentences, the Pareto front, the layouts in one table, what is simulated."""
+"""The first page: the answer in five sentences, what is simulated, the Pareto front, a table of layouts."""
 
 from __future__ import annotations
 
-from ...results import Cell, Tested
-from ..document import Block, Box, Points, Section, Table, Text, missing, table
-from ..given import Given, n_bytes, pixel_bytes, tested
+from ...results import Cell
+from ..document import Block, Box, Points, Section, Text, missing
+from ..given import Given, n_bytes, tested
 from ..text import (
-    DASH,
-    joined,
     number,
-    points,
     sent_words,
     sentence,
     sign_of,
-    spread,
+    significant,
     spread_percent,
     times,
     verdict,
 )
-from .size import pareto_figure, smallest
+from .size import front_cells, layout_table, pareto_figure, smallest
+
+_MOST_ROWS = 9  # of the table on the first page
 
 
 def summary(given: Given) -> Section:
@@ -27,10 +26,10 @@ def summary(given: Given) -> Section:
         "summary",
         "Summary",
         (
-            Points(tuple(sentences(given)), is_numbered=True),
+            Points(tuple(sentences(given)), is_numbered=True, has_heads=True),
             simulated_box(given),
             *_front(given),
-            layout_table(given),
+            *_table(given),
             Text(
                 "Macro F1, the mean over classes, and the recall of satellites are percent of the test "
                 f"“{given.main}”, means over seeds, with intervals of 95 % from a bootstrap over "
@@ -53,31 +52,35 @@ def sentences(given: Given) -> list[str]:
 def _level(given: Given) -> str:
     """The reference against the full stamp."""
     cell, full = given.reference, given.of_kind("full")
-    mine = tested(cell, given.main)
-    words = f"sent as {_with_bytes(cell)}, {given.data_words} are classified with macro F1 "
-    words += "not measured" if mine is None else spread_percent(mine.macro_f1)
+    words = (
+        f"Against the full stamp: {_with_bytes(cell)} gives macro F1 {_f1(given, cell)} on {given.data_words}"
+    )
     if full is None or full.id == cell.id:
-        return f"{words}; the full stamp is not in this study"
+        return f"{words}; another full stamp is not in this study"
     found = given.compared(cell, full)
-    return f"{words}; against {_with_bytes(full)}: {verdict(found)}"
+    return f"{words}, {_with_bytes(full)} gives {_f1(given, full)}; {verdict(found)}"
+
+
+def _f1(given: Given, cell: Cell) -> str:
+    test = tested(cell, given.main)
+    return "not measured" if test is None else spread_percent(test.macro_f1)
 
 
 def _context(given: Given) -> str:
     """The reference against the crop and against low resolution."""
     out = []
-    for kind in ("crop", "low-resolution"):
+    for kind, words in (("crop", "a crop"), ("low-resolution", "low resolution")):
         other = given.of_kind(kind)
         if other is None or other.id == given.reference.id:
-            out.append(f"{'a crop' if kind == 'crop' else 'low resolution'} is not in this study")
+            out.append(f"{words} is not in this study")
             continue
-        found = given.compared(given.reference, other)
-        out.append(f"against {_with_bytes(other)}: {verdict(found)}")
-    return f"the same layout {'; '.join(out)} of macro F1"
+        out.append(f"compared with {_with_bytes(other)}, {verdict(given.compared(given.reference, other))}")
+    return f"Against smaller views: {sent_words(given.reference)}, {'; '.join(out)}, in macro F1"
 
 
 def _satellites(given: Given) -> str:
     """Satellites found, and those taken for supernovae, by layout."""
-    cells = [c for c in (given.of_kind("full"), given.of_kind("crop"), given.reference) if c is not None]
+    cells = [c for c in (given.reference, given.of_kind("full"), given.of_kind("crop")) if c is not None]
     said = []
     for cell in {c.id: c for c in cells}.values():
         test = tested(cell, given.main)
@@ -85,49 +88,53 @@ def _satellites(given: Given) -> str:
         if test is None or recall is None or recall.value is None:
             continue
         lost = test.satellite_to_sn
-        as_sn = "" if lost is None or lost.value is None else f", {spread(lost)} called supernovae"
-        said.append(f"{spread_percent(recall)}{as_sn} ({sent_words(cell)})")
+        as_sn = "" if lost is None or lost.value is None else f" and {spread_percent(lost)} called supernovae"
+        said.append(f"{spread_percent(recall)} are found{as_sn} with {sent_words(cell)}")
     if not said:
-        return "satellites are not among the classes of this study's test"
-    words = f"of true satellites are found: {'; '.join(said)}"
+        return "Satellites: none is in this study's test"
     crop = given.of_kind("crop")
     found = None if crop is None else given.compared(given.reference, crop, metric="satellite_recall")
-    return words if found is None else f"{words}; the reference against the crop is {verdict(found)}"
+    words = f"Satellites: {'; '.join(said)}"
+    return (
+        words
+        if found is None
+        else f"{words}; the recall of the first compared with the crop: {verdict(found)}"
+    )
 
 
 def _least(given: Given) -> str:
     """The smallest packet that is not found to be worse."""
     base, found = smallest(given)
     if base is None or found is None:
-        return "which is the smallest packet without a loss cannot be said: no way to send was compared"
+        return "Smallest without a loss: cannot be said, no way to send was compared"
     cell, difference = found
-    size = n_bytes(cell) or 0.0
-    words = f"the smallest packet for which no loss of macro F1 against {sent_words(base)} was found is "
-    words += f"{_with_bytes(cell)}"
     if difference is None:
-        return f"{words}: every smaller one that was tried is worse"
-    base_size = n_bytes(base)
-    if base_size and size and base_size > size:
-        words += f", {times(base_size / size)} smaller"
+        return f"Smallest without a loss: {_with_bytes(base)}; every smaller one that was tried is worse"
+    mine, theirs = n_bytes(cell), n_bytes(base)
+    words = f"Smallest without a loss: of all that was tried, {_with_bytes(cell)}"
+    if mine and theirs and theirs > mine:
+        words += f", {times(theirs / mine)} smaller than {sent_words(base)}"
+    words += f"; compared with {sent_words(base)}, {verdict(difference)}"
     if sign_of(difference) == 0:
-        return f"{words}; the interval leaves room for a loss of up to {number(max(-100 * difference.low, 0))} points"
-    return f"{words}; it is {verdict(difference)}"
+        words += f", so a loss of up to {number(max(-100 * difference.low, 0))} points is not excluded"
+    return words
 
 
 def _load(given: Given) -> str:
     """What the reference and the full stamp ask of the network between survey and broker."""
     mine = given.cost_of(given.reference)
     if mine is None:
-        return "what it costs to send and to classify was not measured in this study"
-    words = f"at LSST's peak the alerts take {number(mine.gbit_s_lsst, 2)} Gbit/s with {sent_words(given.reference)}"
+        return "Network: what it costs to send was not measured in this study"
+    words = f"Network: at LSST's peak the alerts take {significant(mine.gbit_s_lsst)} Gbit/s"
+    night = f"{significant(mine.tb_night_lsst)} TB a night"
     full = given.of_kind("full")
     theirs = None if full is None else given.cost_of(full)
-    if theirs is not None and full is not None and full.id != given.reference.id:
-        words += f" and {number(theirs.gbit_s_lsst, 2)} with {sent_words(full)}"
-        words += f", {number(mine.tb_night_lsst, 2)} against {number(theirs.tb_night_lsst, 2)} TB a night"
-    else:
-        words += f", {number(mine.tb_night_lsst, 2)} TB a night"
-    return words
+    if theirs is None or full is None or full.id == given.reference.id:
+        return f"{words} with {sent_words(given.reference)}, {night}"
+    words += (
+        f" with {sent_words(given.reference)} and {significant(theirs.gbit_s_lsst)} with {sent_words(full)}"
+    )
+    return f"{words}; {night} and {significant(theirs.tb_night_lsst)}"
 
 
 def _with_bytes(cell: Cell) -> str:
@@ -142,8 +149,10 @@ def simulated_box(given: Given) -> Box:
     lines = []
     if data.simulated:
         lines.append(
-            f"The stamps that all numbers are made of, unless a table says otherwise, are SIMULATED ({data.label}): "
-            "sky, telescope, camera, transients and satellites are drawn by this project's own pipeline. What it "
+            "The stamps that all numbers are made of, unless a table says otherwise, are SIMULATED "
+            f"({data.label}): "
+            "sky, telescope, camera, transients and satellites are drawn by this project's own pipeline. "
+            "What it "
             "does not draw, no network here has met."
         )
     else:
@@ -166,34 +175,15 @@ def _front(given: Given) -> list[Block]:
     return [figure] if figure is not None else [missing("bytes of packets, so there is no Pareto front.")]
 
 
-def layout_table(given: Given) -> Table:
-    """One row for each way to send the reference's planes, the smallest first."""
-    rows, strong = [], set()
-    for i, cell in enumerate(given.sent()):
-        rows.append(_row(given, cell))
-        if cell.id == given.reference.id:
-            strong.add(i)
-    caption = f"Ways to send {joined(given.reference.planes)}; {given.data_words}. The reference is in bold."
-    head = ("layout", "encoding", "view ″", "pixel data, bytes", "stamps, bytes", "macro F1", "satellite recall",
-            "F1 minus reference")  # fmt: skip
-    return table(caption, head, rows, n_words=2, strong=strong)
-
-
-def _row(given: Given, cell: Cell) -> list[str]:
-    test: Tested | None = tested(cell, given.main)
-    words, _, encoding = sent_words(cell).partition(", ")
-    found = given.compared(cell, given.reference)
-    is_reference = cell.id == given.reference.id
-    return [
-        words,
-        encoding,
-        number(cell.layout.field_of_view, 0),
-        number(pixel_bytes(cell), 0),
-        number(n_bytes(cell), 0),
-        spread(test.macro_f1 if test else None),
-        spread(test.recall.get("satellite") if test else None),
-        DASH if is_reference else points(found),
-    ]
+def _table(given: Given) -> list[Block]:
+    cells = given.sent()
+    if len(cells) <= _MOST_ROWS:
+        return [layout_table(given, cells)]
+    chosen = {c.id for c in front_cells(given)} | {given.reference.id}
+    chosen |= {c.id for kind in ("full", "crop", "low-resolution") if (c := given.of_kind(kind)) is not None}
+    few = [c for c in cells if c.id in chosen]
+    more = f"{len(cells) - len(few)} more ways to send stand under question 2."
+    return [layout_table(given, few), Text(more, kind="note")]
 
 
 def _groups(given: Given) -> str:
