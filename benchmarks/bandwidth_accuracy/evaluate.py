@@ -81,7 +81,7 @@ def evaluate(out: Path, *, say: Callable[[str], None] = lambda line: None) -> Ev
         answers=[],
     )
     write_evaluation(out / EVALUATION, evaluation)
-    write_examples(out, study, record)
+    write_examples(out, study, say)
     return evaluation
 
 

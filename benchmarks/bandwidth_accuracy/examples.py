@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ SATELLITES = 36  # as in the paper's Figure 4
 Ints = NDArray[np.int64]
 
 
-def write_examples(out: Path, study: Study, record: Mapping[str, Any]) -> None:
+def write_examples(out: Path, study: Study, say: Callable[[str], None]) -> None:
     """Write examples.npz (results.EXAMPLES), from the reference cell's first seed.
 
     Where the pixels are no longer there (work/ was removed), the file stays as it is.
@@ -60,7 +60,7 @@ def write_examples(out: Path, study: Study, record: Mapping[str, Any]) -> None:
         "satellite_original": images["difference"],
     }
     of_satellites = rows[surest][stamps.label[rows[surest]] == STAMP_CLASSES.index("satellite")]
-    found |= wide_views(stamps, of_satellites, study, out)
+    found |= wide_views(stamps, of_satellites, study.wide_view, say)
     with replacing(out / EXAMPLES) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **found)
 
