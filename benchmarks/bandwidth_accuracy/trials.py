@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from reference_pipeline.classify.networks.ours import MultiScaleNet
 from reference_pipeline.classify.recipe import Recipe, load_recipe
 from reference_pipeline.classify.training import Member, device_of, logits_of, train_member
 from reference_pipeline.errors import ConfigError
+from reference_pipeline.pool import worker_pool
 from reference_pipeline.taxonomy import STAMP_CLASSES
 
 from .data import VALIDATION, Stamps, read_stamps_of
@@ -31,7 +31,6 @@ from .prepare import n_planes, prepare, shown
 from .study import CellSpec, Study
 
 Engine = Literal["local", "ray"]
-_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 DIGITS = 3  # of logits that are kept
 
 
@@ -74,8 +73,6 @@ def trial_path(out: Path, cell: CellSpec, seed: int) -> Path:
 def run_tasks(tasks: Sequence[Task], *, workers: int, engine: Engine, say: Callable[[str], None]) -> None:
     """Do what is not done, ``workers`` at a time. Raises what the first task that fails raised."""
     left = [task for task in tasks if not task.is_done]
-    for name in _THREADS:
-        os.environ[name] = "1"  # processes begin with it: numpy's threads cost more than they give here
     done = (_with_ray if engine == "ray" else _local)(left, workers)
     for n, (task, seconds) in enumerate(done, 1):
         say(f"{n} of {len(left)}: {task.name}, {seconds:.0f} s")
@@ -209,15 +206,10 @@ def _course(member: Member) -> dict[str, Any]:
 
 
 def _local(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, float]]:
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with worker_pool(workers, one_thread=True) as pool:
         waiting = {pool.submit(do, task): task for task in tasks}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
 
 
 def _with_ray(tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, float]]:
