@@ -463,6 +463,7 @@ def test_a_page_is_whole_and_asks_nothing_of_others(which, request):
         assert link.startswith("data:image/png;base64,") or (link[0] == "#" and link[1:] in ids), link
     assert all(url[:1] == "#" and url[1:] in ids for url in re.findall(r"url\(([^)]*)\)", text))
     assert "@import" not in text
+    assert "FOOT" not in text
     assert "script" not in reader.tags
     assert len(reader.alts) == sum(tag in ("svg", "img") for tag in reader.tags)
     assert all(reader.alts)
@@ -547,6 +548,17 @@ def test_a_sentence_follows_the_sign_and_the_interval(tmp_path, gain, half, word
     fourth = sentences(given)[3]
     assert ("every smaller one that was tried is worse" in fourth) == (gain == -0.05)
     assert ("is not excluded" in fourth) == words.startswith("no difference")
+
+
+def test_nothing_larger_is_called_the_smallest(tmp_path):
+    """The reference is the smallest that was tried; the crop is better, and larger."""
+    evaluation = small_evaluation()
+    reference = evaluation.cells[0]
+    crop = cell("crop-16", "raw", rng=np.random.default_rng(3))
+    better = difference(crop, reference, 0.05)
+    alone = evaluation.model_copy(update={"cells": [reference, crop], "differences": better})
+    fourth = sentences(given_of(tmp_path, alone))[3]
+    assert "RICE σ/4 (590 bytes); nothing smaller was tried" in fourth
 
 
 def test_a_difference_that_mcnemar_does_not_confirm_is_doubted():

@@ -15,7 +15,7 @@ def page(report: Report) -> str:
     """Return the page."""
     flag = "Simulated data. " if report.is_simulated else ""
     style = _STYLE.read_text(encoding="utf-8").replace(
-        "FLAG", f"{flag}{report.title}".replace('"', "'").replace("\\", "")
+        "FOOT", f"{flag}{report.title}".replace('"', "'").replace("\\", "")
     )
     contents = "".join(f'<li><a href="#{s.anchor}">{_e(s.title)}</a></li>' for s in report.sections)
     shown = '<p><span class="flag">SIMULATED DATA</span></p>' if report.is_simulated else ""

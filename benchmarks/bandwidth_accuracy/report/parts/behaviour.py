@@ -74,8 +74,7 @@ def _confusions(given: Given, cells: Sequence[Cell]) -> list[Block]:
     ]
     caption = (
         f"Confusion matrices, {given.data_words}, test “{given.main}”: percent of each true class, mean "
-        "over seeds, "
-        "with intervals of 95 % below."
+        "over seeds, with intervals of 95 % below."
     )
     return [
         Heading("Confusion"),
@@ -308,7 +307,6 @@ def _cost(given: Given) -> list[Block]:
     )
     caption = (
         "What an alert costs on one core here, and what a survey's network carries. Times are of this "
-        "machine; the last "
-        "column encodes, sends, decodes and classifies 40,000 alerts on one core."
+        "machine; the last column encodes, sends, decodes and classifies 40,000 alerts on one core."
     )
     return [*blocks, table(caption, head, rows)]

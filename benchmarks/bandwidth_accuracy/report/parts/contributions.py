@@ -67,8 +67,8 @@ def _figure(given: Given, kind: str, rows: Sequence[Dropped]) -> Figure:
             panels.append(draw_differences(bars, name, title=f"Without one {kind}", unit=f"{words}, points"))
     caption = (
         f"What is lost when one {kind} is left out of {sent_words(given.reference)} and the network is "
-        "trained without "
-        f"it; {given.data_words}. Filled bars: the interval leaves out zero; hatched: it does not."
+        f"trained without it; {given.data_words}. Filled bars: the interval leaves out zero; hatched: it "
+        "does not."
     )
     return Figure(caption, tuple(panels))
 

@@ -18,8 +18,8 @@ def answer(given: Given) -> list[Block]:
         return [
             missing(
                 f"stamps of {PIXEL_SCALE}″ a pixel. These are of the survey "
-                f"“{given.evaluation.data.survey}”, {scale:g}″ a "
-                "pixel: the question of LSST's own stamps is open here."
+                f"“{given.evaluation.data.survey}”, {scale:.3g}″ a pixel: the question of LSST's own "
+                "stamps is open here."
             ),
             missing("a flag for trails of glints beside a small stamp."),
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..document import Block, Heading, Section, Text, missing, table
 from ..given import Given, n_bytes, tested
-from ..text import DASH, changed_words, number, percent, sent_words, spread
+from ..text import DASH, changed_words, number, percent, sent_words, significant, spread
 
 
 def section(given: Given) -> Section:
@@ -22,13 +22,11 @@ def section(given: Given) -> Section:
             *_arms(given),
             Heading("Statistics"),
             Text(
-                "Scores are means over seeds. Intervals are of 95 %, percentiles of a bootstrap over whole "
-                "groups, paired "
-                "for differences: both cells are scored on the same drawn groups. p is McNemar's exact one, "
-                "on the seeds' "
-                "mean probabilities, adjusted by Holm's method over the differences of one arm, test and "
-                "metric. “No "
-                "difference found” means that the interval holds zero; it is not a proof that there is none."
+                "Scores are means over seeds. Intervals are of 95 %, percentiles of a bootstrap over "
+                "whole groups, paired for differences: both cells are scored on the same drawn groups. p "
+                "is McNemar's exact one, on the seeds' mean probabilities, adjusted by Holm's method over "
+                "the differences of one arm, test and metric. “No difference found” means that the "
+                "interval holds zero; it is not a proof that there is none."
             ),
             Heading("Every cell"),
             _cells(given),
@@ -54,8 +52,7 @@ def _data(given: Given) -> list[Block]:
     words = (
         f"{kind}: {data.label} (survey {data.survey}). Parts keep each {data.grouped_by} whole; there are "
         f"{data.n_cells_of_sky:,} cells of the sky. Two tests: “random”, a detection of each object drawn "
-        "by chance, and "
-        "“first”, its earliest."
+        "by chance, and “first”, its earliest."
     )
     blocks: list[Block] = [
         Heading("Data and splits"),
@@ -77,12 +74,10 @@ def _trials(given: Given) -> list[Block]:
     seconds = sum(c.training_seconds * len(c.seeds) for c in cells)
     seeds = sorted({s for c in cells for s in c.seeds})
     words = (
-        f"{n_trials:,} trainings of {len(cells):,} cells, {seconds / 3600:.1f} hours of training in all. "
-        "Seeds: "
-        f"{', '.join(map(str, seeds))}. Networks named “parameters” are one family whose widths give every "
-        "layout the "
-        "parameters of the reference; “mflop”: the work of the reference; “published-…”: Table 2 of the "
-        "paper."
+        f"{n_trials:,} trainings of {len(cells):,} cells, {significant(seconds / 3600)} hours of training "
+        f"in all. Seeds: {', '.join(map(str, seeds))}. Networks named “parameters” are one family whose "
+        "widths give every layout the parameters of the reference; “mflop”: the work of the reference; "
+        "“published-…”: Table 2 of the paper."
     )
     return [Heading("Networks, seeds and trials"), Text(words)]
 

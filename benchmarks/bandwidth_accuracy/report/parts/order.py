@@ -80,7 +80,8 @@ def _ordered(given: Given, cells: dict[str, Cell]) -> list[Block]:
         words.append(f"otherwise than published: {joined(against)}")
     spoken = sentence("; ".join(words)) if words else "The layouts were not compared with each other."
     head = ("published", "difference, paper", f"difference, ours ({given.data_words})", "here")
-    return [Text(spoken, kind="lead"), table(f"Macro F1, points, with intervals of 95 %; {given.data_words}.", head, rows)]
+    caption = f"Macro F1, points, with intervals of 95 %; {given.data_words}."
+    return [Text(spoken, kind="lead"), table(caption, head, rows)]
 
 
 def _scores(given: Given, cells: dict[str, list[Cell]]) -> Block:

@@ -26,8 +26,8 @@ def section(given: Given) -> Section:
         (
             Text(
                 f"{published.SOURCE} used {sum(published.LABELLED.values()):,} real ZTF alerts; ours are "
-                f"{given.data_words}. "
-                "Its values are quoted from its text; no value of its images is guessed."
+                f"{given.data_words}. Its values are quoted from its text; no value of its images is "
+                "guessed."
             ),
             Heading("Table 1: scores of the four layouts"),
             *_table_1(given),
@@ -122,11 +122,9 @@ def _table_2(given: Given) -> list[Block]:
     head = ("layout", "input", "convolutions and pooling", "dropout", "dense", "learning rate",
             "parameters by the table", "built here")  # fmt: skip
     caption = (
-        f"Table 2. Published networks: batches of {published.BATCH_SIZE}, Adam, until validation F1 has not "
-        "risen for "
-        f"{published.PATIENCE} evaluations {published.EVALUATED_EVERY} iterations apart. In brackets: a "
-        "layer whose "
-        "column the text has lost."
+        f"Table 2. Published networks: batches of {published.BATCH_SIZE}, Adam, until validation F1 has "
+        f"not risen for {published.PATIENCE} evaluations {published.EVALUATED_EVERY} iterations apart. In "
+        "brackets: a layer whose column the text has lost."
     )
     blocks: list[Block] = [table(caption, head, rows, n_words=3)]
     if not run:
@@ -155,8 +153,7 @@ def _figure_1(given: Given) -> list[Block]:
     )
     caption = (
         f"Figure 1, ours: a {_kind(given)} {label[i]} as it was cut and as {sent_words(given.reference)}. "
-        "Frames show the "
-        "levels. Light blue is invalid."
+        "Frames show the levels. Light blue is invalid."
     )
     return [_says(1), Figure(caption, (drawn,))]
 
@@ -189,9 +186,8 @@ def _figure_2(given: Given) -> list[Block]:
         ours = _astrophysical(given, cells.get(name))
         rows.append(["satellite", "AGN, asteroid, SN or VS", published.SPELLED[name], number(value), ours])
     caption = (
-        f"Figure 2, ours: {given.data_words}, {_theirs(given)}; percent of the true class, mean over seeds, "
-        "95 % below. In "
-        "brackets: what the paper's text says."
+        f"Figure 2, ours: {given.data_words}, {_theirs(given)}; percent of the true class, mean over "
+        "seeds, 95 % below. In brackets: what the paper's text says."
     )
     blocks: list[Block] = [_says(2)]
     blocks.append(
@@ -269,9 +265,8 @@ def _figure_5(given: Given) -> list[Block]:
 
 def _sky_caption(given: Given, n: int, where: str) -> str:
     return (
-        f"Figure {n}, ours: {given.data_words} of the test “first” by predicted class, {where}. The paper's "
-        "are of an "
-        "unlabelled year; here the truth is known: crosses are wrong predictions."
+        f"Figure {n}, ours: {given.data_words} of the test “first” by predicted class, {where}. The "
+        "paper's are of an unlabelled year; here the truth is known: crosses are wrong predictions."
     )
 
 
@@ -291,9 +286,8 @@ def _figure_4(given: Given) -> list[Block]:
     lowest = f"{100 * float(said[:n].min()):.1f}"
     caption = (
         f"Figure 4, ours: the {n} {_kind(given)} test stamps with the highest satellite probability "
-        f"({lowest} % and more), "
-        f"difference image, probability and true class; {right} of {n} are satellites. Reference: "
-        f"{sent_words(given.reference)}."
+        f"({lowest} % and more), difference image, probability and true class; {right} of {n} are "
+        f"satellites. Reference: {sent_words(given.reference)}."
     )
     return [_says(4), Figure(caption, tuple(panels))]
 
@@ -337,8 +331,7 @@ def _examples(given: Given) -> list[Block]:
         )  # fmt: skip
     caption = (
         f"{_kind(given).capitalize()} stamps of each class: as the survey cut them, as "
-        f"{sent_words(given.reference)} sends "
-        "them (all levels superimposed; the finest alone), and as the network sees them. Light blue is "
-        "invalid."
+        f"{sent_words(given.reference)} sends them (all levels superimposed; the finest alone), and as the "
+        "network sees them. Light blue is invalid."
     )
     return [Figure(caption, tuple(panels))]

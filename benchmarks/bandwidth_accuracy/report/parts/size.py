@@ -70,9 +70,9 @@ def pareto_figure(given: Given, *, is_alert: bool = False) -> Figure | None:
         return None
     what = "the whole alert" if is_alert else "the stamps alone"
     caption = (
-        f"Pareto front of bytes ({what}) against accuracy; {given.data_words}. Filled marks are exact, open "
-        "ones "
-        "RICE; bars are intervals of 95 %; the dashed steps join what nothing beats in both bytes and score."
+        f"Pareto front of bytes ({what}) against accuracy; {given.data_words}. Filled marks are exact, "
+        "open ones RICE; bars are intervals of 95 %; the dashed steps join what nothing beats in both "
+        "bytes and score."
     )
     return Figure(caption, tuple(panels), is_wide=True)
 
@@ -124,15 +124,25 @@ def smallest(given: Given) -> tuple[Cell | None, tuple[Cell, Compared | None] | 
     """
     tried: list[tuple[Cell, list[tuple[Cell, Compared]]]] = []
     for base in (given.of_kind("full"), given.reference):
-        if base is not None:
+        if base is not None and n_bytes(base) is not None:
             every = [(c, given.compared(c, base)) for c in given.sent() if n_bytes(c) is not None]
             known = [(c, d) for c, d in every if d is not None]
             tried += [(base, known)] if known else []
     if not tried:
         return None, None
     base, known = min(tried, key=lambda each: n_bytes(each[1][0][0]) or 0.0)  # of equal ones the first
-    good = [(c, d) for c, d in known if sign_of(d) != -1]
+    good = [(c, d) for c, d in known if sign_of(d) != -1 and _is_smaller(c, base)]
     return base, (good[0] if good else (base, None))
+
+
+def has_smaller(given: Given, base: Cell) -> bool:
+    """Whether anything smaller than ``base`` was compared with it."""
+    return any(_is_smaller(c, base) and given.compared(c, base) is not None for c in given.sent())
+
+
+def _is_smaller(cell: Cell, base: Cell) -> bool:
+    mine, theirs = n_bytes(cell), n_bytes(base)
+    return mine is not None and (theirs is None or mine < theirs)
 
 
 def _spoken(given: Given) -> list[str]:
@@ -147,7 +157,9 @@ def _spoken(given: Given) -> list[str]:
     cell, difference = found
     size = number(n_bytes(cell), 0)
     if difference is None:
-        out.append(f"Everything smaller than {sent_words(base)} ({size} bytes) is worse than it.")
+        words = f"smaller than {sent_words(base)} ({size} bytes)"
+        is_worse = has_smaller(given, base)
+        out.append(f"Everything {words} is worse than it." if is_worse else f"Nothing {words} was tried.")
     else:
         words = f"The smallest stamps not found to be worse than {sent_words(base)} are {sent_words(cell)}"
         words += f" ({size} bytes): {verdict(difference)}."
@@ -173,8 +185,7 @@ def bytes_table(given: Given) -> Block:
     rest = next(c.bytes.alert_without for c in given.sent() if c.bytes is not None)
     caption = (
         "Bytes of an alert, measured: median (5 % to 95 %). The same alert without stamps: "
-        f"{number(rest, 0)}. "
-        "snappy, zstd: an alert's share of a Kafka batch so compressed."
+        f"{number(rest, 0)}. snappy, zstd: an alert's share of a Kafka batch so compressed."
     )
     head = ("layout", "encoding", "pixel data", "stamps", "alert", "snappy", "zstd", "packets")
     return table(caption, head, rows, n_words=2)
@@ -201,8 +212,7 @@ def _claims(given: Given) -> list[Block]:
     rows = [[c.words, c.measured, c.holds] for c in claims]
     note = (
         "“Holds” for an accuracy means that no difference, or a gain, was found; the interval says how "
-        "large a loss "
-        "is still possible. Claimed bytes hold within 10 %."
+        "large a loss is still possible. Claimed bytes hold within 10 %."
     )
     head = ("claim", "measured", "verdict")
     return [table("Claims made before this study (issue 6; PEERS.md, section 4).", head, rows, n_words=3),

@@ -15,7 +15,7 @@ from ..text import (
     times,
     verdict,
 )
-from .size import front_cells, layout_table, pareto_figure, smallest
+from .size import front_cells, has_smaller, layout_table, pareto_figure, smallest
 
 _MOST_ROWS = 9  # of the table on the first page
 
@@ -75,7 +75,7 @@ def _context(given: Given) -> str:
             out.append(f"{words} is not in this study")
             continue
         out.append(f"compared with {_with_bytes(other)}, {verdict(given.compared(given.reference, other))}")
-    return f"Against smaller views: {sent_words(given.reference)}, {'; '.join(out)}, in macro F1"
+    return f"Against smaller views, in macro F1: {sent_words(given.reference)}, {'; '.join(out)}"
 
 
 def _satellites(given: Given) -> str:
@@ -109,7 +109,12 @@ def _least(given: Given) -> str:
         return "Smallest without a loss: cannot be said, no way to send was compared"
     cell, difference = found
     if difference is None:
-        return f"Smallest without a loss: {_with_bytes(base)}; every smaller one that was tried is worse"
+        why = (
+            "every smaller one that was tried is worse"
+            if has_smaller(given, base)
+            else "nothing smaller was tried"
+        )
+        return f"Smallest without a loss: {_with_bytes(base)}; {why}"
     mine, theirs = n_bytes(cell), n_bytes(base)
     words = f"Smallest without a loss: of all that was tried, {_with_bytes(cell)}"
     if mine and theirs and theirs > mine:
@@ -150,10 +155,8 @@ def simulated_box(given: Given) -> Box:
     if data.simulated:
         lines.append(
             "The stamps that all numbers are made of, unless a table says otherwise, are SIMULATED "
-            f"({data.label}): "
-            "sky, telescope, camera, transients and satellites are drawn by this project's own pipeline. "
-            "What it "
-            "does not draw, no network here has met."
+            f"({data.label}): sky, telescope, camera, transients and satellites are drawn by this "
+            "project's own pipeline. What it does not draw, no network here has met."
         )
     else:
         lines.append(f"The stamps are real ({data.label}).")

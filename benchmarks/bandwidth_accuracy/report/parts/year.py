@@ -19,15 +19,12 @@ def answer(given: Given) -> list[Block]:
         Text(_spoken(year), kind="lead"),
         _counts(year),
         Text(
-            f"A SIMULATED stream of {year.n_days} days of {year.objects_a_day} objects, drawn from the test "
-            "stamps at the "
-            "class rates that the paper's own model found in a year of ZTF, classified with "
-            f"{sent_words(cell)} and the "
-            f"stream's rates as priors. {_satellites(year)}"
-            "The paper's counts are predictions: nobody knows the truth of its year. They add to "
-            f"{sum(published.YEAR.values()):,}, more than the {published.N_YEAR_SELECTED:,} objects that it "
-            "says "
-            "were selected; it does not say why.",
+            f"A SIMULATED stream of {year.n_days} days of {year.objects_a_day} objects, drawn from the "
+            "test stamps at the class rates that the paper's own model found in a year of ZTF, classified "
+            f"with {sent_words(cell)} and the stream's rates as priors. {_satellites(year)}The paper's "
+            "counts are predictions: nobody knows the truth of its year. They add to "
+            f"{sum(published.YEAR.values()):,}, more than the {published.N_YEAR_SELECTED:,} objects that "
+            "it says were selected; it does not say why.",
             kind="note",
         ),
     ]
