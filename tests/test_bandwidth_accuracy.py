@@ -285,6 +285,14 @@ def test_a_layout_whose_side_is_no_multiple_of_four_has_invalid_pixels_round_it(
     assert np.isnan(came[:, 0, 30:]).all()
 
 
+def test_a_stamp_too_large_for_a_cutout_travels_as_fits():
+    some = some_pixels(side=128)
+    came = through(some, "full-102", "fits").levels["science"]
+    assert came.shape == (5, 1, 104, 104)
+    np.testing.assert_array_equal(came[:, 0, :102, :102], some.images["science"][:, 13:115, 13:115])
+    assert np.isnan(came[:, 0, 102:]).all()
+
+
 def test_rice_is_off_by_half_a_step_at_most_and_smaller_with_a_larger_step():
     some = some_pixels()
     exact = through(some, "3x16", "raw").levels["difference"]
@@ -594,6 +602,16 @@ def test_a_study_that_is_killed_half_way_and_resumed_gives_the_same(folder, tmp_
         assert len(kept["sky_ra"]) == by_cell["4x8_raw"].n
     record = json.loads((whole / "study.json").read_text())
     assert record["data"]["counts"]["train"]["satellite"] > 0
+
+
+@pytest.mark.slow
+def test_ray_gives_what_local_processes_give(folder, tmp_path):
+    pytest.importorskip("ray", reason="the extra `tune` is not installed")
+    study = Study.model_validate(small_study(arms=[]))
+    for engine in ("local", "ray"):
+        run_study(study, tmp_path / engine, folders=[folder], workers=2, engine=engine)
+    said = [np.load(tmp_path / engine / "trials" / "4x8_raw-1.npz") for engine in ("local", "ray")]
+    np.testing.assert_array_equal(said[0]["logits"], said[1]["logits"])
 
 
 def test_another_study_in_the_same_folder_is_refused(folder, tmp_path):

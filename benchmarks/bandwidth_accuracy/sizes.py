@@ -62,8 +62,8 @@ def measure(stamps: Stamps, cells: Sequence[CellSpec], n: int, *, places: str) -
         spectrum = FFT_SIDE**2 if cell.fft else 0
         for each in some:
             if encoding.kind == "fits":
-                sent = [sum(map(len, m)) for m in messages_of(each, layout, encoding, planes)]
                 bodies = messages_of(each, layout, encoding, planes)
+                sent = [sum(map(len, files)) for files in bodies]
                 payload += sent
                 whole += sent
                 for row, files in zip(each.rows, bodies):

@@ -158,7 +158,7 @@ def temperature_of(recipe: Recipe, logits: np.ndarray, labels: np.ndarray) -> fl
 
 
 def _trial(task: Task, stamps: Stamps) -> None:
-    cell = task.cell
+    cell, began = task.cell, time.process_time()
     recipe = recipe_of(task.study, cell, task.options)
     examples, parts = shown(stamps, cell, task.out / "work", seed=task.seed)
     device = task.study.training.device
@@ -171,7 +171,8 @@ def _trial(task: Task, stamps: Stamps) -> None:
     record = {
         "temperature": temperature_of(recipe, said, examples.labels[validation]),
         "n_training": int((parts == 0).sum()),
-        "seconds": round(member.seconds, 1),
+        "seconds": round(member.seconds, 1),  # of training, by the clock
+        "cpu_seconds": round(time.process_time() - began, 1),  # of all
         **_course(member),
         "validation_rates": rates_of(examples.labels[validation], len(recipe.classes)),
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
