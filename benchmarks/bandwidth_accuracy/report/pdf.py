@@ -113,30 +113,26 @@ def set_pages(path: Path, report: Report) -> None:
 
 
 def _styles() -> dict[str, Any]:
+    from reportlab.lib.enums import TA_RIGHT
     from reportlab.lib.styles import ParagraphStyle
 
-    plain = ParagraphStyle("plain", fontName="Report", fontSize=8.5, leading=11.5, spaceAfter=4)
+    bold = {"fontName": "Report-Bold"}
+    plain = ParagraphStyle("plain", fontName="Report", fontSize=8, leading=10.4, spaceAfter=3)
+    cell = ParagraphStyle("cell", plain, fontSize=6, leading=7.4, spaceAfter=0)
+    head = ParagraphStyle("head", plain, **bold, spaceBefore=8, keepWithNext=1)
     return {
         "plain": plain,
-        "h1": ParagraphStyle("h1", plain, fontName="Report-Bold", fontSize=15, leading=18, spaceAfter=6),
-        "h2": ParagraphStyle(
-            "h2", plain, fontName="Report-Bold", fontSize=12, leading=15, spaceBefore=8, keepWithNext=1
-        ),
-        "h3": ParagraphStyle(
-            "h3", plain, fontName="Report-Bold", fontSize=9.5, leading=12, spaceBefore=8, keepWithNext=1
-        ),
-        "lead": ParagraphStyle("lead", plain, fontName="Report-Bold"),
+        "h1": ParagraphStyle("h1", plain, **bold, fontSize=15, leading=18, spaceAfter=6),
+        "h2": ParagraphStyle("h2", head, fontSize=12, leading=15),
+        "h3": ParagraphStyle("h3", head, fontSize=9.5, leading=12),
+        "lead": ParagraphStyle("lead", plain, **bold),
         "note": ParagraphStyle("note", plain, fontSize=7, leading=9),
-        "missing": ParagraphStyle(
-            "missing", plain, backColor="#f0f0f0", borderPadding=3, spaceBefore=4, spaceAfter=8
-        ),
-        "caption": ParagraphStyle(
-            "caption", plain, fontName="Report-Bold", fontSize=7.5, leading=9.5, keepWithNext=1
-        ),
-        "cell": ParagraphStyle("cell", plain, fontSize=6, leading=7.4, spaceAfter=0),
-        "cell-bold": ParagraphStyle(
-            "cell-bold", plain, fontName="Report-Bold", fontSize=6, leading=7.4, spaceAfter=0
-        ),
+        "missing": ParagraphStyle("missing", plain, backColor="#f0f0f0", borderPadding=3, spaceBefore=4),
+        "caption": ParagraphStyle("caption", plain, **bold, fontSize=7.5, leading=9.5, keepWithNext=1),
+        "cell": cell,
+        "cell-number": ParagraphStyle("cell-number", cell, alignment=TA_RIGHT),
+        "cell-bold": ParagraphStyle("cell-bold", cell, **bold),
+        "cell-bold-number": ParagraphStyle("cell-bold-number", cell, **bold, alignment=TA_RIGHT),
     }
 
 
@@ -185,10 +181,11 @@ def _table(table: Table, styles: dict[str, Any], width: float) -> list[Any]:
     ]
     shares = [max(5.0, min(float(n), 26.0)) for n in longest]
     widths = [width * share / sum(shares) for share in shares]
-    rows = [[Paragraph(escape(words), styles["cell-bold"]) for words in table.head]]
-    for n, row in enumerate(table.rows):
-        style = styles["cell-bold" if n in table.strong else "cell"]
-        rows.append([Paragraph(escape(_short(words)), style) for words in row])
+    rows = []
+    for n, row in enumerate([table.head, *table.rows], start=-1):
+        kind = "cell-bold" if n in table.strong or n < 0 else "cell"
+        kinds = [kind if i < table.n_words else f"{kind}-number" for i in range(len(row))]
+        rows.append([Paragraph(escape(_short(words)), styles[k]) for words, k in zip(row, kinds)])
     style = [
         ("LINEBELOW", (0, 0), (-1, 0), 0.8, "#000000"), ("VALIGN", (0, 0), (-1, -1), "TOP"),
         ("LEFTPADDING", (0, 0), (-1, -1), 2), ("RIGHTPADDING", (0, 0), (-1, -1), 2),

@@ -265,8 +265,8 @@ def _other_arms(given: Given) -> list[Block]:
         rows, spoken = [_against(given, reference, tested(reference, given.main))], []
         for cell in others:
             rows.append(_against(given, cell, tested(cell, given.main)))
-            spoken.append(f"{changed_words(cell, reference)}: {verdict(given.compared(cell, reference))}")
-        blocks.append(Text(sentence(f"against the reference, macro F1 with {'; '.join(spoken)}")))
+            spoken.append(f"{changed_words(cell, reference)}, {verdict(given.compared(cell, reference))}")
+        blocks.append(Text(sentence(f"in macro F1 against the reference: {'; '.join(spoken)}")))
         head = ("changed", "macro F1", "satellite recall", "F1 minus reference", "adjusted p")
         blocks.append(table(f"{title}; {given.data_words}.", head, rows))
     return blocks

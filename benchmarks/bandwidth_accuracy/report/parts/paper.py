@@ -178,10 +178,10 @@ def _figure_2(given: Given) -> list[Block]:
     rows = []
     for (true, said), of in published.CONFUSION.items():
         for name in published.LAYOUTS:
-            if name not in of and (true, said) not in (("satellite", "SN"),):
-                continue
+            low, high = published.CONFUSION_RANGES.get((true, said), (None, None))
+            theirs = f"{number(low)} to {number(high)}" if low and name not in of else number(of.get(name))
             ours = _share(given, cells.get(name), true, said)
-            rows.append([true, said, published.SPELLED[name], number(of.get(name)), ours])
+            rows.append([true, said, published.SPELLED[name], theirs, ours])
     for name, value in published.SATELLITE_AS_ASTROPHYSICAL.items():
         ours = _astrophysical(given, cells.get(name))
         rows.append(["satellite", "AGN, asteroid, SN or VS", published.SPELLED[name], number(value), ours])
