@@ -21,7 +21,7 @@ from benchmarks.bandwidth_accuracy.report.document import Table, Text
 from benchmarks.bandwidth_accuracy.report.figures import pareto, sky, stamps
 from benchmarks.bandwidth_accuracy.report.given import Compared, read_given
 from benchmarks.bandwidth_accuracy.report.page import page
-from benchmarks.bandwidth_accuracy.report.parts import size, year
+from benchmarks.bandwidth_accuracy.report.parts import order, size, year
 from benchmarks.bandwidth_accuracy.report.parts.summary import sentences
 from benchmarks.bandwidth_accuracy.report.pdf import BrowserError, browser, print_page
 from benchmarks.bandwidth_accuracy.report.text import number, points, verdict
@@ -636,6 +636,17 @@ def test_a_year_counts_too_many_and_too_few(tmp_path):
     words = year.answer(given_of(tmp_path, evaluation))[0].text
     assert "more are called than there are: satellite (126 for 84)" in words.replace("More", "more")
     assert "AGN" in words.partition("agrees")[2]
+
+
+def test_shortened_training_of_the_papers_networks_is_said(tmp_path):
+    evaluation = small_evaluation(is_whole=True)
+    assert order.shortened(given_of(tmp_path, evaluation)) == ""
+    budget = {"cropped": {"iterations": 200, "batch_size": 64}}
+    changed = evaluation.model_copy(update={"study": {**evaluation.study, "paper": {"budget": budget}}})
+    made = report_of(given_of(tmp_path, changed))
+    said = [b.text for s in made.sections for b in s.blocks if isinstance(b, Text) and "SHORTENED" in b.text]
+    assert len(said) == 2  # by question 1 and by Table 1
+    assert "cropped 200 of 64" in said[0]
 
 
 def test_the_front_is_what_nothing_beats():

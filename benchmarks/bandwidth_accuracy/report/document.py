@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -130,7 +130,7 @@ def table(
     rows: Sequence[Sequence[str]],
     *,
     n_words: int = 1,
-    strong: set[int] = frozenset(),
+    strong: Iterable[int] = (),
 ) -> Table:
     """Return a table of what is given."""
     return Table(caption, tuple(head), tuple(tuple(r) for r in rows), n_words, frozenset(strong))

@@ -115,7 +115,7 @@ def short(cell: Cell) -> str:
     else:
         name = f"{ {'full': 'full', 'crop': 'crop', 'low-resolution': 'low'}[layout.kind] } {layout.size}"
     words = encoding_words(cell.encoding)
-    return f"{name} {words.removeprefix('RICE ')}".removesuffix(" exact")
+    return f"{name} {words.removeprefix('RICE ').removeprefix('gzip ')}".removesuffix(" exact")
 
 
 def changed_words(cell: Cell, reference: Cell) -> str:

@@ -132,7 +132,7 @@ def _det(given: Given, cells: Sequence[Cell]) -> list[Block]:
         lines = [
             curves.Line(short(c), t.det[name].false_positive_rate, t.det[name].miss_rate)
             for c in cells
-            if (t := tested(c, given.main)) is not None and name in t.det
+            if (t := tested(c, given.main)) is not None and name in t.det and t.det[name].miss_rate
         ]
         if lines:
             panels.append(curves.draw_det(lines, f"det-{name}", of=name))
@@ -200,7 +200,9 @@ def _learning(given: Given) -> list[Block]:
     lines = []
     for name, found in of_layout.items():
         good = sorted((r for r in found if r.macro_f1.value is not None), key=lambda r: r.n_training)
-        lines.append(_line(name, [r.n_training for r in good], [r.macro_f1 for r in good]))
+        lines += [_line(name, [r.n_training for r in good], [r.macro_f1 for r in good])] if good else []
+    if not lines:
+        return [*blocks, missing("scores of learning curves.")]
     drawn = curves.draw_trend(
         lines, "learning", x="training stamps", y="macro F1 (%)", title="Learning curves", is_log=True
     )
@@ -230,7 +232,9 @@ def _label_noise(given: Given) -> list[Block]:
     for name in dict.fromkeys(sent_words(given.cell(r.cell)) for r in rows):
         good = [r for r in rows if sent_words(given.cell(r.cell)) == name and r.macro_f1.value is not None]
         good.sort(key=lambda r: r.rate)
-        lines.append(_line(name, [100 * r.rate for r in good], [r.macro_f1 for r in good]))
+        lines += [_line(name, [100 * r.rate for r in good], [r.macro_f1 for r in good])] if good else []
+    if not lines:
+        return [*blocks, missing("scores of trainings with wrong labels.")]
     drawn = curves.draw_trend(
         lines, "label-noise", x="training labels that are wrong (%)", y="macro F1 (%)", title="Wrong labels"
     )

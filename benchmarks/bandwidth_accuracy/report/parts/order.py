@@ -20,7 +20,8 @@ _NORMALIZED = {"paper": "as in the paper", "noise": "in units of the noise"}
 
 def answer(given: Given) -> list[Block]:
     """Return the order with the paper's networks, each normalisation, and with the one family of networks."""
-    blocks: list[Block] = []
+    short = shortened(given)
+    blocks: list[Block] = [Text(short, kind="note")] if short else []
     for normalization, words in _NORMALIZED.items():
         cells = given.published(normalization)
         title = f"The paper's networks, normalised {words}"
@@ -40,6 +41,21 @@ def answer(given: Given) -> list[Block]:
     else:
         blocks.append(missing("the four layouts with one family of networks."))
     return blocks
+
+
+def shortened(given: Given) -> str:
+    """Say how long the paper's networks were trained where that is not as published; empty where it is."""
+    budgets = (given.evaluation.study.get("paper") or {}).get("budget") or {}
+    run = {c.network.removeprefix("published-") for c in given.evaluation.cells}
+    said = [f"{name} {b['iterations']:,} of {b['batch_size']}" for name, b in budgets.items() if name in run]
+    if not said:
+        return ""
+    return (
+        f"The paper's networks were trained in batches of {published.BATCH_SIZE} until validation F1 had "
+        f"not risen for {published.PATIENCE * published.EVALUATED_EVERY:,} iterations. Here their training "
+        f"is SHORTENED; at most, iterations and batch: {', '.join(said)}. Differences between them are "
+        "partly of that."
+    )
 
 
 def _is_of_paper(cell: Cell) -> bool:

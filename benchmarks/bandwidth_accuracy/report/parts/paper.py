@@ -13,6 +13,7 @@ from ..figures import sky, stamps
 from ..given import Given, paper_name, tested
 from ..text import DASH, number, percent, sent_words, spread
 from .behaviour import confusion_panel
+from .order import shortened
 
 _BLOCKS = {"validation": "validation set", "random": "test set", "first": "test set, first stamp"}
 _MOST_SATELLITES = 36
@@ -100,6 +101,8 @@ def _table_1(given: Given) -> list[Block]:
     blocks: list[Block] = [table(caption, head, rows, n_words=2)]
     if not cells:
         return [*blocks, missing("the paper's four layouts.")]
+    if short := shortened(given):
+        blocks.append(Text(short, kind="note"))
     if all(tested(c, "validation") is None for c in cells.values()):
         blocks.append(
             missing(
@@ -144,9 +147,9 @@ def _figure_1(given: Given) -> list[Block]:
     # the class of the paper's own figure, where there is one
     i = int(np.flatnonzero(label == "satellite")[0]) if (label == "satellite").any() else 0
     j = -1  # the difference is the last plane but for a score
-    planes = list(given.array("planes") if given.array("planes") is not None else [])
-    if "difference" in planes:
-        j = planes.index("difference")
+    planes = given.array("planes")
+    if planes is not None and "difference" in planes:
+        j = int(np.flatnonzero(planes == "difference")[0])
     scale = _pixel_scale(given)
     drawn = stamps.draw_figure_1(
         "figure-1", f"{_kind(given)} {label[i]}, difference", original[i, j], sent[i, j], pixel_scale=scale
@@ -179,9 +182,9 @@ def _figure_2(given: Given) -> list[Block]:
     for (true, said), of in published.CONFUSION.items():
         for name in published.LAYOUTS:
             low, high = published.CONFUSION_RANGES.get((true, said), (None, None))
-            theirs = f"{number(low)} to {number(high)}" if low and name not in of else number(of.get(name))
+            paper = f"{number(low)} to {number(high)}" if low and name not in of else number(of.get(name))
             ours = _share(given, cells.get(name), true, said)
-            rows.append([true, said, published.SPELLED[name], theirs, ours])
+            rows.append([true, said, published.SPELLED[name], paper, ours])
     for name, value in published.SATELLITE_AS_ASTROPHYSICAL.items():
         ours = _astrophysical(given, cells.get(name))
         rows.append(["satellite", "AGN, asteroid, SN or VS", published.SPELLED[name], number(value), ours])

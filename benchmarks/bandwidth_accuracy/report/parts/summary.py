@@ -33,7 +33,8 @@ def summary(given: Given) -> Section:
             Text(
                 "Macro F1, the mean over classes, and the recall of satellites are percent of the test "
                 f"“{given.main}”, means over seeds, with intervals of 95 % from a bootstrap over "
-                f"{_groups(given)}. Bytes are medians of real packets with all planes of the reference.",
+                f"{_groups(given)}. Bytes are medians of real packets with all planes of the reference. "
+                f"{_training(given)}",
                 kind="note",
             ),
         ),
@@ -187,6 +188,14 @@ def _table(given: Given) -> list[Block]:
     few = [c for c in cells if c.id in chosen]
     more = f"{len(cells) - len(few)} more ways to send stand under question 2."
     return [layout_table(given, few), Text(more, kind="note")]
+
+
+def _training(given: Given) -> str:
+    """How long networks were trained, where the study tells."""
+    iterations = (given.evaluation.study.get("training") or {}).get("iterations")
+    n_seeds = len(given.reference.seeds)
+    words = f"{n_seeds} training{'s' if n_seeds != 1 else ''} of the reference"
+    return f"{words}." if iterations is None else f"{words}, each of at most {iterations:,} iterations."
 
 
 def _groups(given: Given) -> str:
