@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -248,6 +248,10 @@ def classify(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="A line for each packet on stdout; the default without -o.")
     ] = False,
+    priors: Annotated[
+        Literal["training", "stream"],
+        typer.Option(help="Class rates that probabilities are given for: equal ones, or the survey's."),
+    ] = "training",
     threads: Annotated[int, typer.Option(min=0, help="Of onnxruntime; 0: one for each core.")] = 0,
 ) -> None:
     """Say what packets show: real or bogus, and which of six classes; as CSV, or into the packets.
@@ -272,7 +276,9 @@ def classify(
         troubles.append(line)
         typer.echo(line, err=True)
 
-    said = classified(expand(paths), real_bogus=real_bogus, stamps=stamps, n_threads=threads, trouble=trouble)
+    said = classified(
+        expand(paths), real_bogus=real_bogus, stamps=stamps, priors=priors, n_threads=threads, trouble=trouble
+    )
     try:
         if output is not None:
             typer.echo(f"{write_classified(output, said)} packets in {output}")

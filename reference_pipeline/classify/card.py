@@ -40,7 +40,7 @@ class ModelCard(Config):
     n_parameters: int  # of one member
     temperature: float = Field(default=1.0, gt=0)  # that logits are divided by: set on validation data
     priors: tuple[float, ...]  # class rates that the probabilities hold for: of the training
-    stream_priors: tuple[float, ...] | None = None  # of the simulated stream, at its own rates
+    stream_priors: tuple[float, ...] | None = None  # of the survey's stream, where the recipe knows them
     min_confidence: float = 0.0  # below this top probability: unsure
     max_energy: float | None = None  # -T log sum exp(logits / T), mean of members; above: out of distribution
     max_disagreement: float | None = (
@@ -59,6 +59,14 @@ class ModelCard(Config):
     def shape(self) -> tuple[int, int, int, int]:
         """(channels, L, S, S) of one input: the planes and their validity."""
         return 2 * len(self.planes), self.n_levels, self.size, self.size
+
+    def priors_of(self, rates: Literal["training", "stream"]) -> tuple[float, ...] | None:
+        """What `classify.priors` means for this model; None: the training's. Raises ConfigError."""
+        if rates == "training":
+            return None
+        if self.stream_priors is None:
+            raise ConfigError(f'priors are "stream", and {self.name} does not know the rates of a stream')
+        return self.stream_priors
 
 
 def weights_folder() -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from multiscale import Geometry, decode_batch
 from multiscale.avro import read_messages, write_container
@@ -46,20 +46,22 @@ class Said:
 
 
 def classified(
-    paths: Iterable[Path], *, real_bogus: str = AUTO, stamps: str = AUTO, n_threads: int = 0,
+    paths: Iterable[Path], *, real_bogus: str = AUTO, stamps: str = AUTO,
+    priors: Literal["training", "stream"] = "training", n_threads: int = 0,
     trouble: Trouble = lambda line: None,
 ) -> Iterator[Said]:  # fmt: skip
     """Yield every packet of Avro files with what models say of it; one line to ``trouble`` for what is wrong.
 
     A model is a shipped one's name, a card, "auto" (chosen for each packet by survey, geometry and planes) or
-    "none". A packet that nothing is said of is yielded too. Raises ConfigError for a model that is no use,
-    and where no shipped one fits the first packets.
+    "none". ``priors``: the class rates that probabilities are given for, those of the training or of the
+    survey's stream. A packet that nothing is said of is yielded too. Raises ConfigError for a model that is
+    no use, one that does not know its stream, and where no shipped one fits the first packets.
     """
     wished: dict[Task, str] = {"real-bogus": real_bogus, "stamps": stamps}
     asked = {task: model for task, model in wished.items() if model != NONE}
     if not asked:
         raise ConfigError("no model: neither real/bogus nor stamps is asked for")
-    models = _Models(asked, n_threads, trouble)
+    models = _Models(asked, priors, n_threads, trouble)
     for chunk in _chunks(paths, trouble):
         models.speak_of(chunk)
         if not models.is_used and models.misfits:
@@ -89,8 +91,11 @@ def _chunks(paths: Iterable[Path], trouble: Trouble) -> Iterator[list[Said]]:
 class _Models:
     """The models asked for; with "auto" one for each kind of stamps that comes along."""
 
-    def __init__(self, asked: Mapping[Task, str], n_threads: int, trouble: Trouble) -> None:
-        self.asked, self.n_threads, self.trouble = asked, n_threads, trouble
+    def __init__(
+        self, asked: Mapping[Task, str], priors: Literal["training", "stream"], n_threads: int,
+        trouble: Trouble,
+    ) -> None:  # fmt: skip
+        self.asked, self.priors, self.n_threads, self.trouble = asked, priors, n_threads, trouble
         self.is_used = False  # one of them has been run
         self.misfits: list[str] = []  # what has been said of kinds of stamps that nothing shipped fits
         self._found: dict[tuple[Task, str, _Kind], Classifier | None] = {}
@@ -128,7 +133,9 @@ class _Models:
 
     def _run(self, task: Task, classifier: Classifier, alike: Sequence[Said]) -> None:
         self.is_used = True
-        verdicts = classifier.classify([one.record for one in alike])
+        verdicts = classifier.classify(
+            [one.record for one in alike], priors=classifier.card.priors_of(self.priors)
+        )
         for i, one in enumerate(alike):
             if i in verdicts.refused:
                 self.trouble(f"{one.path}: packet {one.number}: {verdicts.refused[i]}")

@@ -187,7 +187,7 @@ def _say(
     candidates: dict[int, dict[Task, Said]] = {number: {} for number in numbers}
     refused: dict[int, str] = {}
     for model in models:
-        verdicts = model.classify(records, priors=_priors(model.card, config))
+        verdicts = model.classify(records, priors=model.card.priors_of(config.priors))
         refused |= {numbers[i]: f"{model.card.name}: {error}" for i, error in verdicts.refused.items()}
         for i in np.flatnonzero(verdicts.is_classified).tolist():
             candidates[numbers[i]][model.card.task] = Said(
@@ -230,7 +230,7 @@ def check_models(config: PipelineConfig) -> None:
             if classifier is None:
                 continue
             card = classifier.card
-            _priors(card, config.classify)
+            card.priors_of(config.classify.priors)  # told before a night has begun
             lacking = set(card.planes) - set(config.alerts.planes)
             if (card.size, card.n_levels) != (geometry.size, geometry.n_levels) or lacking:
                 raise ConfigError(
@@ -275,14 +275,6 @@ def _choose(
 
 def _setting(config: Classify, task: Task) -> str:
     return config.real_bogus if task == "real-bogus" else config.stamps
-
-
-def _priors(card: ModelCard, config: Classify) -> tuple[float, ...] | None:
-    if config.priors == "training":
-        return None
-    if card.stream_priors is None:
-        raise ConfigError(f'classify.priors is "stream", and {card.name} does not know the rates of a stream')
-    return card.stream_priors
 
 
 def _digest(cutouts: str, cards: Sequence[ModelCard], config: Classify) -> str:

@@ -389,6 +389,22 @@ def test_where_nothing_fits_the_command_says_what_is_shipped(files, tmp_path):
     assert "Traceback" not in done.output
 
 
+def test_the_streams_own_rates_are_asked_for_by_name(files, tmp_path):
+    rates = (0.05, 0.3, 0.4, 0.05, 0.05, 0.15)
+    knows = write_model(tmp_path, card_of("knows", stream_priors=rates))
+    words = ["classify", str(files["alert"]), "--real-bogus", "none", "--priors", "stream", "--stamps"]
+    done = run(app, [*words, str(knows)])
+    assert done.exit_code == 0, done.output
+    said = [[float(line[k]) for k in STAMP_CLASSES] for line in csv.DictReader(io.StringIO(done.stdout))]
+    records = records_of(files["alert"])
+    expected = load_classifier(knows).classify(records, priors=rates).probabilities
+    np.testing.assert_allclose(said, expected, atol=1e-6)
+    assert not np.allclose(said, load_classifier(knows).classify(records).probabilities, atol=1e-3)
+    done = run(app, [*words, str(write_model(tmp_path, card_of("knows-not")))])
+    assert done.exit_code == 2
+    assert "knows-not does not know the rates of a stream" in done.output
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
