@@ -45,6 +45,7 @@ from benchmarks.bandwidth_accuracy.study import (
 from benchmarks.bandwidth_accuracy.tested import Said, asked_of, differences_of, scored_on
 from benchmarks.bandwidth_accuracy.trials import family_options
 from benchmarks.bandwidth_accuracy.year import year_of
+from benchmarks.common import DATA
 from multiscale import Geometry, Placement, build_levels, encode_cutouts
 from multiscale.tensors import as_in_paper, in_noise
 from reference_pipeline.classify.metrics import average_precision, brier, calibration_error, holm
@@ -612,6 +613,36 @@ def test_ray_gives_what_local_processes_give(folder, tmp_path):
         run_study(study, tmp_path / engine, folders=[folder], workers=2, engine=engine)
     said = [np.load(tmp_path / engine / "trials" / "4x8_raw-1.npz") for engine in ("local", "ray")]
     np.testing.assert_array_equal(said[0]["logits"], said[1]["logits"])
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_real_stamps_are_cross_validated_with_labels_of_each_kind_apart(folder, tmp_path):
+    if not (DATA / "ztf_labelled").is_dir():
+        pytest.skip("../shared/data/ztf_labelled is not beside the checkout")
+    budget = {"iterations": 4, "batch_size": 32, "evaluate_every": 2}
+    real = {"layouts": ["4x8", "full-63"], "n_folds": 3, "budget": budget}
+    study = Study.model_validate(small_study(arms=[], real=real))
+    run_study(study, tmp_path, folders=[folder], workers=2)
+    found = evaluate(tmp_path).real
+    assert [cell.id for cell in found.cells] == ["4x8_raw", "full-63_fits"]
+    assert found.counts["catalogue"].keys() == {"asteroid", "extragalactic", "star"}
+    assert found.counts["weak"].keys() == {"bogus", "extragalactic", "star"}
+    assert found.counts["glints"]["satellite"] > 10
+    assert "satellite" not in found.counts["all"]
+    for kind in ("catalogue", "weak"):
+        tested = found.cells[0].tests[kind]
+        assert tested.n == sum(tested.counts.values())
+    tests = found.cells[0].tests
+    assert tests["catalogue"].n + tests["weak"].n == tests["all"].n
+    assert tests["glints"].n == tests["all"].n + found.counts["glints"]["satellite"]
+    assert {(d.test, d.metric) for d in found.differences} >= {
+        ("all", "macro_f1"),
+        ("glints", "satellite_recall"),
+    }
+    packet, today = (cell.bytes for cell in found.cells)
+    assert packet.pixels.median == 2496
+    assert today.cutout.median == pytest.approx(40_000, rel=0.15)  # ZTF's own: 40,595 (PEERS.md)
 
 
 def test_another_study_in_the_same_folder_is_refused(folder, tmp_path):

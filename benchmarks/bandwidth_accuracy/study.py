@@ -176,7 +176,7 @@ class RealSpec(Config):
 
     layouts: tuple[str, ...]
     encodings: tuple[str, ...] = ("raw",)
-    n_folds: int = Field(default=5, ge=2)
+    n_folds: int = Field(default=5, ge=3)  # one is tested, one validates
     n_seeds: int = Field(default=1, ge=1)
     budget: Budget
 
