@@ -41,11 +41,13 @@ OF_STAMPS = {"asteroid": 0, "bogus": 1, "AGN": 2, "SN": 2, "VS": 3, "satellite":
 SATELLITE = 4
 FACTS, SIZES = "real.npz", "real-bytes.json"
 ARM = "real"
+N_GLINT_GROUPS, LEAST_GLINTS = 3, 3  # one group trains, one validates, one is tested
 _SPEC = DataSpec(label="Real ZTF stamps with labels", with_weak=True, places="pixel")
 _NOTE = (
     "Few labels, most of them hints of scores made from the same images: agreement with them is not truth. "
-    "Glints are of a handful of exposures."
+    "Glints are only compared where three exposures and more hold some of them."
 )
+_NO_GLINTS = " Here {most} of {n} glints are of one exposure, so none of it says anything of glints."
 
 
 class RealRecipe(Recipe):
@@ -78,6 +80,9 @@ def run_real(out: Path, study: Study, *, workers: int, engine: Engine, say: Call
     for cell in cells:
         prepare(stamps, cell.sending, own / "work", places=_SPEC.places)
     label, rows = _labels(stamps)
+    glints = has_glints(label[rows], stamps.group[rows])
+    if not glints:
+        say("real stamps: most glints are of one exposure, so nothing is cross-validated on them")
     with replacing(out / FACTS) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file, row=rows, label=label[rows], group=stamps.group[rows],
@@ -87,10 +92,16 @@ def run_real(out: Path, study: Study, *, workers: int, engine: Engine, say: Call
     tasks = [
         Task(out, study, "real", cell, _options(study, cell, with_glints), seed, with_glints)
         for seed in range(1, study.real.n_seeds + 1)
-        for with_glints in (False, True)
+        for with_glints in ((False, True) if glints else (False,))
         for cell in cells
     ]
     run_tasks(tasks, workers=workers, engine=engine, say=say)
+
+
+def has_glints(label: Ints, group: Ints) -> bool:
+    """Whether enough groups hold glints that some can be trained on and others tested."""
+    counts = np.unique(group[label == SATELLITE], return_counts=True)[1]
+    return int((counts >= LEAST_GLINTS).sum()) >= N_GLINT_GROUPS
 
 
 def real_cells(study: Study) -> list[CellSpec]:
@@ -125,8 +136,7 @@ def real_trial(task: Task) -> None:
     calibrated = np.zeros_like(raw)
     seconds, network = 0.0, None
     for k in range(n_folds):
-        parts = np.where(fold == k, 2, np.where(fold == (k + 1) % n_folds, 1, 0))
-        parts[fold < 0] = 3
+        parts = parts_of(fold, label, k, n_folds)
         member = train_member(
             recipe, examples, parts, seed=task.seed, n_threads=1, device=study.training.device
         )
@@ -145,6 +155,20 @@ def real_trial(task: Task) -> None:
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
     }
     write_trial(task, record, network, recipe, row=rows, logits=raw, calibrated=calibrated)
+
+
+def parts_of(fold: Ints, label: Ints, k: int, n_folds: int) -> Ints:
+    """Return the parts when fold ``k`` is tested. The next fold validates that has every class and leaves
+    every class to the training, for glints are in few exposures; the next at all where there is none."""
+    classes = set(label[fold >= 0].tolist())
+
+    def parts_with(validating: int) -> Ints:
+        parts = np.where(fold == k, 2, np.where(fold == validating, 1, 0))
+        return np.where(fold < 0, 3, parts)
+
+    tried = [parts_with((k + i) % n_folds) for i in range(1, n_folds)]
+    fit = [parts for parts in tried if all(set(label[parts == part].tolist()) == classes for part in (0, 1))]
+    return (fit or tried)[0]
 
 
 def real_of(out: Path, study: Study) -> RealCells | None:
@@ -174,8 +198,16 @@ def real_of(out: Path, study: Study) -> RealCells | None:
     return RealCells(
         classes=list(CLASSES), n_folds=study.real.n_folds,
         counts={test: scored[cells[0].id, test].tested.counts for test in cells[0].tests},
-        note=_NOTE, cells=cells, differences=differences,
+        note=_note(facts), cells=cells, differences=differences,
     )  # fmt: skip
+
+
+def _note(facts: dict[str, Any]) -> str:
+    label, group = facts["label"], facts["group"]
+    if has_glints(label, group):
+        return _NOTE
+    counts = np.unique(group[label == SATELLITE], return_counts=True)[1]
+    return _NOTE + _NO_GLINTS.format(most=max(counts, default=0), n=counts.sum())
 
 
 def _own(out: Path) -> Path:

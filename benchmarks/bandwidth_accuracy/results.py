@@ -231,7 +231,7 @@ class RealCells(Result):
     """Cross-validation on real stamps; each cell's tests are named by which labels they hold.
 
     "catalogue": labels of catalogues alone; "weak": hints alone; "all": both; "glints": all and satellites as
-    a fifth class, trained and tested.
+    a fifth class, trained and tested, where exposures enough hold them.
     """
 
     classes: list[str]
