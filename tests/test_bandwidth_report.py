@@ -19,7 +19,7 @@ from benchmarks.bandwidth_accuracy.layouts import layout_of
 from benchmarks.bandwidth_accuracy.report import published, write_report
 from benchmarks.bandwidth_accuracy.report.document import Table, Text
 from benchmarks.bandwidth_accuracy.report.figures import pareto, sky, stamps
-from benchmarks.bandwidth_accuracy.report.given import Compared, read_given
+from benchmarks.bandwidth_accuracy.report.given import Compared, of_count, read_given
 from benchmarks.bandwidth_accuracy.report.page import page
 from benchmarks.bandwidth_accuracy.report.parts import order, size, year
 from benchmarks.bandwidth_accuracy.report.parts.summary import sentences
@@ -647,6 +647,15 @@ def test_shortened_training_of_the_papers_networks_is_said(tmp_path):
     said = [b.text for s in made.sections for b in s.blocks if isinstance(b, Text) and "SHORTENED" in b.text]
     assert len(said) == 2  # by question 1 and by Table 1
     assert "cropped 200 of 64" in said[0]
+
+
+def test_none_of_a_few_may_be_some_of_many():
+    found = of_count(r.Value(value=0.0, low=0.0, high=0.0), 56)
+    assert (found.low, found.value) == (0, 0)
+    assert (1 - found.high) ** 56 == pytest.approx(0.025)  # none of 56 is then as unlikely as that
+    assert of_count(r.Value(value=1.0, low=1.0, high=1.0), 56).low == pytest.approx(1 - found.high)
+    some = r.Value(value=0.1, low=0.05, high=0.15)
+    assert of_count(some, 56) is some
 
 
 def test_the_front_is_what_nothing_beats():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..results import Bytes, Cell, Cost, Difference, Evaluation, Tested, read_evaluation
+from ..results import Bytes, Cell, Cost, Difference, Evaluation, Tested, Value, read_evaluation
 
 MAIN = "random"  # the test that a report leads with; the paper's "Test set"
 _VARIED = (
@@ -158,6 +158,29 @@ def compared(
 def tested(cell: Cell, test: str) -> Tested | None:
     """Return what a cell said of a test; None where it was not tested on it."""
     return cell.tests.get(test)
+
+
+def of_count(value: Value | None, n: int) -> Value | None:
+    """Return a fraction of ``n`` with an interval; where all or none are so, of Clopper and Pearson (95 %).
+
+    A bootstrap of a count of none draws none, and would say that there can be none.
+    """
+    if value is None or n < 1 or value.value not in (0.0, 1.0) or value.low != value.high:
+        return value
+    room = 1 - 0.025 ** (1 / n)
+    is_all = value.value == 1.0
+    return Value(value=value.value, low=1 - room if is_all else 0.0, high=1.0 if is_all else room)
+
+
+def recall(test: Tested, name: str) -> Value | None:
+    """Return the recall of a class; None where the test has none of it."""
+    return of_count(test.recall.get(name), test.counts.get(name, 0))
+
+
+def satellites_as(test: Tested, name: str) -> Value | None:
+    """Return the fraction of true satellites called "SN" or "asteroid"."""
+    value = test.satellite_to_sn if name == "SN" else test.satellite_to_asteroid
+    return of_count(value, test.counts.get("satellite", 0))
 
 
 def n_bytes(cell: Cell) -> float | None:

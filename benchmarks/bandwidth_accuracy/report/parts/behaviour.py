@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...results import Bin, Cell, Learning, Tested
+import numpy as np
+
+from ...results import Bin, Cell, Learning, Tested, Value
 from ..document import Block, Figure, Heading, Panel, Section, Text, missing, table
 from ..figures import confusion, curves
-from ..given import Given, like, tested
+from ..given import Given, like, of_count, recall, satellites_as, tested
 from ..text import (
     DASH,
     changed_words,
@@ -54,16 +56,27 @@ def main_cells(given: Given) -> list[Cell]:
     return list({c.id: c for c in chosen}.values())[:_MOST]
 
 
-def confusion_panel(given: Given, cell: Cell, name: str, **options: object) -> Panel | None:
+def share(test: Tested, i: int, j: int) -> Value:
+    """Return the fraction of true class ``i`` that is called ``j``, with its interval."""
+    c = test.confusion
+    value = Value(value=c.value[i][j], low=c.low[i][j], high=c.high[i][j])
+    return of_count(value, test.counts.get(test.classes[i], 0)) or value
+
+
+def confusion_panel(
+    given: Given, cell: Cell, name: str, *, published: dict[tuple[str, str], float] | None = None
+) -> Panel | None:
     """Return the confusion matrix of a cell; None where it was not tested."""
     test = tested(cell, given.main)
     if test is None:
         return None
-    c = test.confusion
+    k = range(len(test.classes))
+    shares = [[share(test, i, j) for j in k] for i in k]
     value, low, high = (
-        [[float("nan") if v is None else v for v in row] for row in m] for m in (c.value, c.low, c.high)
+        [[np.nan if (v := getattr(one, end)) is None else v for one in row] for row in shares]
+        for end in ("value", "low", "high")
     )
-    return confusion.draw(name, sent_words(cell), test.classes, value, low, high, **options)  # type: ignore[arg-type]
+    return confusion.draw(name, sent_words(cell), test.classes, value, low, high, published=published)
 
 
 def _confusions(given: Given, cells: Sequence[Cell]) -> list[Block]:
@@ -94,7 +107,7 @@ def _by_class(given: Given, cells: Sequence[Cell]) -> list[Block]:
                 continue
             at = t.recall_at_contamination.get(name, {})
             rows.append([
-                name, sent_words(cell), spread(t.recall.get(name)), spread(t.precision.get(name)),
+                name, sent_words(cell), spread(recall(t, name)), spread(t.precision.get(name)),
                 spread(t.average_precision.get(name)), percent(at.get("0.01")), percent(at.get("0.1")),
             ])  # fmt: skip
     head = (
@@ -114,11 +127,11 @@ def _satellite_table(given: Given, cells: Sequence[Cell]) -> Block:
     rows = []
     for cell in cells:
         t = tested(cell, given.main)
-        if t is None or (t.satellite_to_sn is None and t.satellite_to_asteroid is None):
+        if t is None or (satellites_as(t, "SN") is None and satellites_as(t, "asteroid") is None):
             continue
         rows.append([
-            sent_words(cell), spread(t.recall.get("satellite")), spread(t.satellite_to_sn),
-            spread(t.satellite_to_asteroid), number(t.counts.get("satellite"), 0),
+            sent_words(cell), spread(recall(t, "satellite")), spread(satellites_as(t, 'SN')),
+            spread(satellites_as(t, 'asteroid')), number(t.counts.get("satellite"), 0),
         ])  # fmt: skip
     if not rows:
         return missing("satellites called supernovae or asteroids.")
@@ -279,8 +292,8 @@ def _other_arms(given: Given) -> list[Block]:
 def _against(given: Given, cell: Cell, test: Tested | None) -> list[str]:
     found = given.compared(cell, given.reference)
     p = DASH if found is None or found.adjusted_p is None else f"{found.adjusted_p:.3f}"
-    recall = test.recall.get("satellite") if test else None
-    return [changed_words(cell, given.reference), spread(test.macro_f1 if test else None), spread(recall),
+    found_of = recall(test, "satellite") if test else None
+    return [changed_words(cell, given.reference), spread(test.macro_f1 if test else None), spread(found_of),
             points(found), p]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..document import Block, Text, missing, table
-from ..given import Given, n_bytes, tested
+from ..given import Given, n_bytes, recall, tested
 from ..text import number, points, sent_words, sentence, spread, verdict
 
 PIXEL_SCALE = 0.2  # arcsec, of LSST
@@ -29,7 +29,7 @@ def answer(given: Given) -> list[Block]:
         found = given.compared(proposed, cell)
         rows.append([
             sent_words(cell), number(cell.layout.field_of_view), number(n_bytes(cell), 0),
-            spread(test.macro_f1 if test else None), spread(test.recall.get("satellite") if test else None),
+            spread(test.macro_f1 if test else None), spread(recall(test, "satellite") if test else None),
             points(found),
         ])  # fmt: skip
         if cell.id != proposed.id and found is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..document import Block, Heading, Section, Text, missing, table
-from ..given import Given, n_bytes, tested
+from ..given import Given, n_bytes, recall, tested
 from ..text import DASH, changed_words, number, percent, sent_words, significant, spread
 
 
@@ -25,8 +25,9 @@ def section(given: Given) -> Section:
                 "Scores are means over seeds. Intervals are of 95 %, percentiles of a bootstrap over "
                 "whole groups, paired for differences: both cells are scored on the same drawn groups. p "
                 "is McNemar's exact one, on the seeds' mean probabilities, adjusted by Holm's method over "
-                "the differences of one arm, test and metric. “No difference found” means that the "
-                "interval holds zero; it is not a proof that there is none."
+                "the differences of one arm, test and metric. Where all or none of a class are so, the "
+                "interval is Clopper and Pearson's. “No difference found” means that the interval holds "
+                "zero; it is not a proof that there is none."
             ),
             Heading("Every cell"),
             _cells(given),
@@ -109,7 +110,7 @@ def _cells(given: Given) -> Block:
                 number(n_bytes(c), 0),
                 spread(random.macro_f1 if random else None),
                 percent(std),
-                spread(random.recall.get("satellite") if random else None),
+                spread(recall(random, "satellite") if random else None),
                 spread(first.macro_f1 if first else None),
                 number(c.training_seconds, 0),
             ]

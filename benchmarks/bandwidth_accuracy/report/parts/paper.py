@@ -12,7 +12,7 @@ from ..document import Block, Figure, Heading, Panel, Section, Text, missing, ta
 from ..figures import sky, stamps
 from ..given import Given, paper_name, tested
 from ..text import DASH, number, percent, sent_words, spread
-from .behaviour import confusion_panel
+from .behaviour import confusion_panel, share
 from .order import shortened
 
 _BLOCKS = {"validation": "validation set", "random": "test set", "first": "test set, first stamp"}
@@ -205,9 +205,7 @@ def _share(given: Given, cell: Cell | None, true: str, said: str) -> str:
     test = None if cell is None else tested(cell, given.main)
     if test is None or true not in test.classes or said not in test.classes:
         return DASH
-    i, j = test.classes.index(true), test.classes.index(said)
-    c = test.confusion
-    return spread(Value(value=c.value[i][j], low=c.low[i][j], high=c.high[i][j]))
+    return spread(share(test, test.classes.index(true), test.classes.index(said)))
 
 
 def _astrophysical(given: Given, cell: Cell | None) -> str:

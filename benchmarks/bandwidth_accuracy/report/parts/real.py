@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...results import RealCells
 from ..document import Block, Text, missing, table
-from ..given import Given, compared, n_bytes, tested
+from ..given import Given, compared, n_bytes, recall, tested
 from ..text import DASH, number, points, sent_words, sentence, spread, verdict
 
 _TESTS = {
@@ -71,7 +71,7 @@ def _scores(real: RealCells, name: str) -> Block:
             continue
         found = None if full is None else compared(real.differences, cell, full, test=name, metric="macro_f1")
         row = [sent_words(cell), number(n_bytes(cell), 0), spread(test.macro_f1)]
-        row += [spread(test.recall.get("satellite")), DASH if full and cell.id == full.id else points(found)]
+        row += [spread(recall(test, "satellite")), DASH if full and cell.id == full.id else points(found)]
         rows.append([*row, f"{test.n_objects:,}"])
     head = ("stamps", "bytes", "macro F1", "satellite recall", "F1 minus full", "objects")
     return table(f"REAL stamps: {_TESTS.get(name, name)}.", head, rows)

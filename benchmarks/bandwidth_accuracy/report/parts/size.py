@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...results import Cell, Tested
 from ..document import Block, Figure, Heading, Table, Text, missing, table
 from ..figures.pareto import Point, draw, front
-from ..given import Compared, Given, family, n_bytes, pixel_bytes, tested
+from ..given import Compared, Given, family, n_bytes, pixel_bytes, recall, tested
 from ..text import DASH, joined, number, points, sent_words, short, sign_of, spread, times, verdict
 
 _SCORES = (("macro_f1", "Macro F1"), ("satellite_recall", "Recall of satellites"))
@@ -34,9 +34,7 @@ def pareto_points(given: Given, metric: str, *, is_alert: bool = False) -> list[
     out = []
     for cell in given.sent():
         test = tested(cell, given.main)
-        score = (
-            None if test is None else test.macro_f1 if metric == "macro_f1" else test.recall.get("satellite")
-        )
+        score = None if test is None else test.macro_f1 if metric == "macro_f1" else recall(test, "satellite")
         size = None if cell.bytes is None else cell.bytes.alert.median if is_alert else n_bytes(cell)
         if score is None or score.value is None or size is None:
             continue
@@ -112,7 +110,7 @@ def _row(given: Given, cell: Cell) -> list[str]:
         number(pixel_bytes(cell), 0),
         number(n_bytes(cell), 0),
         spread(test.macro_f1 if test else None),
-        spread(test.recall.get("satellite") if test else None),
+        spread(recall(test, "satellite") if test else None),
         DASH if is_reference else points(found),
     ]
 

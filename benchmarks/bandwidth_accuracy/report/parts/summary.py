@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...results import Cell
 from ..document import Block, Box, Points, Section, Text, missing
-from ..given import Given, n_bytes, tested
+from ..given import Given, n_bytes, recall, satellites_as, tested
 from ..text import (
     number,
     sent_words,
@@ -85,12 +85,12 @@ def _satellites(given: Given) -> str:
     said = []
     for cell in {c.id: c for c in cells}.values():
         test = tested(cell, given.main)
-        recall = None if test is None else test.recall.get("satellite")
-        if test is None or recall is None or recall.value is None:
+        found_of = None if test is None else recall(test, "satellite")
+        if test is None or found_of is None or found_of.value is None:
             continue
-        lost = test.satellite_to_sn
+        lost = satellites_as(test, "SN")
         as_sn = "" if lost is None or lost.value is None else f" and {spread_percent(lost)} called supernovae"
-        said.append(f"{spread_percent(recall)} are found{as_sn} with {sent_words(cell)}")
+        said.append(f"{spread_percent(found_of)} are found{as_sn} with {sent_words(cell)}")
     if not said:
         return "Satellites: none is in this study's test"
     crop = given.of_kind("crop")
@@ -203,4 +203,5 @@ def _groups(given: Given) -> str:
     if test is None:
         return "the groups of the test"
     unit = {"cell": "cells of the sky", "object": "objects"}.get(test.grouped_by, test.grouped_by)
-    return f"{test.n_groups:,} {unit} ({test.n_objects:,} objects)"
+    words = f"{test.n_groups:,} {unit}"
+    return words if test.grouped_by == "object" else f"{words} ({test.n_objects:,} objects)"
