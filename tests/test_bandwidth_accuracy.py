@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from benchmarks.bandwidth_accuracy import cost, family, scoring, sizes
+from benchmarks.bandwidth_accuracy.compare import pairs_of
 from benchmarks.bandwidth_accuracy.data import Pixels, gather, read_stamps_of
 from benchmarks.bandwidth_accuracy.evaluate import evaluate
 from benchmarks.bandwidth_accuracy.layouts import encoding_of, layout_of
@@ -660,3 +661,15 @@ def test_a_fold_is_validated_on_one_that_has_every_class():
 def test_a_folder_where_nothing_was_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no study"):
         evaluate(tmp_path)
+
+
+def test_every_way_of_sending_is_compared_with_the_full_stamp_and_the_crop_once():
+    study = load_study("ztf")
+    specs = {planned.cell.id: planned.cell for planned in plan(study)}
+    pairs = [frozenset(pair) for of_arm in pairs_of(study, specs, set(specs)).values() for pair in of_arm]
+    assert len(pairs) == len(set(pairs))
+    for name in ("4x8_raw", "4x8_rice1", "3x16_raw", "3x16_rice1", "4x16_rice4", "low-16_raw"):
+        assert {frozenset((name, other)) for other in ("full-63_fits", "crop-16_raw")} <= set(pairs)
+    assert frozenset(("4x8_raw_d", "full-63_fits")) not in pairs  # other planes too
+    published = [name for name in specs if "published" in name]
+    assert sum(pair <= set(published) for pair in pairs) == len(published) * (len(published) - 1) / 2

@@ -10,17 +10,29 @@ from .results import Cell, Dropped, LabelNoise, Learning, Value
 from .study import Arm, CellSpec, Study, cell_of
 from .tested import METRICS, Scored
 
+TODAY = "what surveys send today"  # the full stamp and the crop, beside every other way of sending
+
 
 def pairs_of(
     study: Study, specs: Mapping[str, CellSpec], there: set[str]
 ) -> dict[str, list[tuple[str, str]]]:
-    """Return which cells of each arm are compared: with the reference, and with what the arm says."""
+    """Return which cells of each arm are compared: with the reference, and with what the arm says.
+
+    What differs in layout and encoding alone is compared with the full stamp and the largest crop too, and
+    the published networks with each other.
+    """
     found: dict[str, list[tuple[str, str]]] = {}
     for arm in study.arms:
         ids = [cell_of(arm, study.reference, value).id for value in arm.values]
         others = [_middle(arm, study), study.reference.id]
         others += [cell_of(arm, study.reference, value).id for value in arm.against]
         found[arm.name] = _pairs(ids, others, there)
+    sent = [name for name, cell in specs.items() if _differs_in_sending(cell, study.reference)]
+    exact = [name for name in sent if specs[name].encoding in ("raw", "fits")]
+    crops = sorted((n for n in exact if specs[n].stamp.kind == "crop"), key=lambda n: specs[n].stamp.size)
+    today = [n for n in exact if specs[n].stamp.kind == "full"] + crops[-1:]
+    known = {frozenset(pair) for pairs in found.values() for pair in pairs}
+    found[TODAY] = [pair for pair in _pairs(sent, today, there) if frozenset(pair) not in known]
     if study.paper is not None:
         for normalization in study.paper.normalizations:
             arm_name = "paper" if normalization == "paper" else "paper, normalised by noise"
@@ -28,9 +40,14 @@ def pairs_of(
                 name for name, cell in specs.items()
                 if cell.network.startswith("published-") and cell.normalization == normalization
             ]  # fmt: skip
-            others = [name for name in ids if specs[name].network.startswith("published-multi-scale")]
-            found[arm_name] = _pairs(ids, others, there)
+            found[arm_name] = _pairs(ids, ids, there)
     return found
+
+
+def _differs_in_sending(cell: CellSpec, reference: CellSpec) -> bool:
+    """Whether only layout and encoding are not the reference's."""
+    alike = {"layout": reference.layout, "encoding": reference.encoding}
+    return cell.model_copy(update=alike) == reference
 
 
 def _pairs(ids: Sequence[str], others: Sequence[str], there: set[str]) -> list[tuple[str, str]]:
