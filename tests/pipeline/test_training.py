@@ -381,6 +381,19 @@ def test_patience_ends_a_training_and_the_best_weights_are_kept(examples):
     assert class_scores(confusion(examples.labels[rows], said, 6)).macro_f1 == max(f1)
 
 
+@pytest.mark.parametrize(
+    ("size", "widths"), [(12, (4, 6, 8)), (12, (4, 6)), (20, (2, 4, 6)), (16, (2, 4, 6, 8))]
+)
+def test_any_size_of_levels_has_a_network_and_levels_are_fused_where_they_can_be(size, widths):
+    net = unsettled(MultiScaleNet(6, 3, size, 6, widths=widths))
+    assert net.fuses == (size % 2 ** len(widths) == 0)
+    stamps = torch.randn(2, 6, 3, size, size)
+    with torch.inference_mode():
+        said = net(stamps)
+        np.testing.assert_allclose(net(stamps.flip(-1)), said, atol=1e-4)
+    assert said.shape == (2, 6)
+
+
 def test_a_device_is_chosen_by_name_and_one_that_is_not_there_is_refused(examples):
     there = torch.cuda.device_count()
     assert device_of("auto").type == ("cuda" if there else "cpu")

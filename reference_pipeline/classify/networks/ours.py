@@ -97,7 +97,8 @@ class MultiScaleNet(nn.Module):
         super().__init__()
         self.order = N_VIEWS if symmetry == "group" else 1
         self.n_levels, self.widths, self.pooling = n_levels, widths, pooling
-        self.fuses = fuses and n_levels > 1 and size % 2 ** (len(widths) - 1) == 0
+        # a level's centre must be half a map exactly, of every map that a stage begins from
+        self.fuses = fuses and n_levels > 1 and size % 2 ** len(widths) == 0
         self.uses_position = uses_position
         self.lift = GroupConv(n_channels, widths[0], 3, order=self.order, lifts=True, padding=1)
         self.level = nn.Parameter(torch.zeros(n_levels, widths[0]))  # what the tower knows of its level
