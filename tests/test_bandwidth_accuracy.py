@@ -605,6 +605,12 @@ def test_a_study_that_is_killed_half_way_and_resumed_gives_the_same(folder, tmp_
         assert len(kept["sky_ra"]) == by_cell["4x8_raw"].n
     record = json.loads((whole / "study.json").read_text())
     assert record["data"]["counts"]["train"]["satellite"] > 0
+    reported = command("report", whole)
+    said, _ = reported.communicate(timeout=300)
+    assert reported.returncode == 0, said
+    page = (whole / "report" / "index.html").read_text()
+    assert f"{100 * by_cell['4x8_raw'].macro_f1.value:.1f}" in page
+    assert (whole / "report" / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.slow

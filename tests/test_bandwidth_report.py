@@ -18,7 +18,7 @@ from benchmarks.bandwidth_accuracy import results as r
 from benchmarks.bandwidth_accuracy.layouts import layout_of
 from benchmarks.bandwidth_accuracy.report import published, write_report
 from benchmarks.bandwidth_accuracy.report.document import Table, Text
-from benchmarks.bandwidth_accuracy.report.figures import pareto, sky, stamps
+from benchmarks.bandwidth_accuracy.report.figures import curves, pareto, sky, stamps
 from benchmarks.bandwidth_accuracy.report.given import Compared, of_count, read_given
 from benchmarks.bandwidth_accuracy.report.page import page
 from benchmarks.bandwidth_accuracy.report.parts import order, size, year
@@ -778,3 +778,10 @@ def test_a_browser_prints(bare, tmp_path):
     path.write_text(bare[1], encoding="utf-8")
     print_page(browser(), path, tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_class_that_is_told_without_an_error_has_a_figure_that_says_so():
+    perfect = curves.Line("4x8", [0.0, 0.0, 1.0], [1.0, 0.0, 0.0])
+    assert b"no errors" in curves.draw_det([perfect], "det", of="satellite").draw("svg")
+    usual = curves.Line("3x16", [0.0, 0.1, 1.0], [1.0, 0.2, 0.0])
+    assert b"no errors" not in curves.draw_det([perfect, usual], "det", of="satellite").draw("svg")

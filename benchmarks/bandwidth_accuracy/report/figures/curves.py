@@ -26,16 +26,20 @@ class Line:
 def draw_det(lines: Sequence[Line], name: str, *, of: str) -> Panel:
     """Draw misses (y) against false positives (x), both logarithmic; a rate of 0 is not drawn."""
     figure, axes = blank(4.4, 3.6)
-    words = []
+    words, is_drawn = [], False
     for i, line in enumerate(lines):
         x, y = np.asarray(line.x, float), np.asarray(line.y, float)
         good = (x > 0) & (y > 0)
         color, _, style = look(i)
         axes.plot(x[good], y[good], color=color, ls=style, lw=1.4, label=line.name)
+        is_drawn |= bool(good.any())
         nearest = int(np.argmin(np.abs(np.log(np.maximum(x, 1e-9) / 0.01))))
         words.append(
             f"{line.name}: {100 * y[nearest]:.0f} % missed at {100 * x[nearest]:.2g} % false positives"
         )
+    if not is_drawn:  # an axis without a point above 0 cannot be logarithmic by itself
+        axes.set(xlim=(1e-3, 1), ylim=(1e-3, 1))
+        axes.text(0.5, 0.5, "no errors at some threshold", transform=axes.transAxes, ha="center")
     axes.set(xscale="log", yscale="log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=None))
