@@ -202,6 +202,19 @@ def test_a_network_does_not_differ_from_itself():
     assert [(d.difference, d.low, d.high, d.mcnemar_p) for d in found] == [(0, 0, 0, 1)] * 2
 
 
+def test_cells_of_more_seeds_are_held_against_others_by_as_many_networks():
+    asked, worse, better, wrong = asked_and_said()
+    both = Said(*(np.concatenate([worse.raw, better.raw * 3]) for _ in range(2)), worse.rates)
+    scored = {
+        ("two", "random"): scored_on(asked, both, None), ("one", "random"): scored_on(asked, worse, None)
+    }  # fmt: skip
+    assert scored["two", "random"].is_right[1].all()  # the second network outvotes the first
+    found = differences_of({"arm": [("two", "one")]}, scored, ["random"])
+    assert {d.mcnemar_p for d in found} == {1}  # by their first networks, which are the same
+    assert found[0].difference == pytest.approx((1 - scored["one", "random"].tested.macro_f1.value) / 2)
+    assert wrong.any()
+
+
 def test_objects_are_drawn_where_there_are_few_cells_of_sky():
     asked = asked_of("random", STAMP_CLASSES, np.arange(6), np.zeros(6), np.array(list("aabbcc")), 10)
     assert (asked.grouped_by, asked.draws.n_groups) == ("object", 3)

@@ -49,7 +49,9 @@ class Scored:
     tested: Tested
     metrics: Mapping[str, Floats]  # (seeds, 1 + B) each
     counted: Mapping[str, NDArray[np.bool_]]  # (n,) of each metric: stamps that it is of
-    is_right: NDArray[np.bool_]  # (n,) by the mean probabilities
+    #: (seeds, n): row m by the mean probabilities of the first m + 1 networks. More of them are right more
+    #: often, so that two cells are held against each other by as many.
+    is_right: NDArray[np.bool_]
 
 
 def scored_on(test: Asked, said: Said, stream_rates: Mapping[str, float] | None) -> Scored:
@@ -104,7 +106,8 @@ def scored_on(test: Asked, said: Said, stream_rates: Mapping[str, float] | None)
     metrics, counted = {"macro_f1": f1}, {"macro_f1": np.ones(len(label), bool)}
     if sat is not None and sat in present:
         metrics["satellite_recall"], counted["satellite_recall"] = recall[:, :, sat], label == sat
-    return Scored(tested, metrics, counted, said.calibrated.mean(axis=0).argmax(axis=1) == label)
+    is_right = said.calibrated.cumsum(axis=0).argmax(axis=2) == label
+    return Scored(tested, metrics, counted, is_right)
 
 
 def asked_of(
@@ -133,7 +136,8 @@ def differences_of(
                         continue
                     of = scoring.difference(first.metrics[metric], second.metrics[metric])
                     rows = first.counted[metric]
-                    p = mcnemar(first.is_right[rows], second.is_right[rows]).p
+                    last = min(len(first.is_right), len(second.is_right)) - 1
+                    p = mcnemar(first.is_right[last][rows], second.is_right[last][rows]).p
                     some.append((a, b, of, p, int(rows.sum())))
                 adjusted = holm([p for *_, p, _ in some])
                 found += [
