@@ -76,32 +76,29 @@ def _of_arm(study: Study, vary: str) -> list[tuple[Arm, Any, str]]:
 def learning_of(
     study: Study, cells: Sequence[Cell], trainings: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[Learning]:
-    known = {cell.id: cell for cell in cells}
-    ids = dict.fromkeys(id_ for *_, id_ in _of_arm(study, "fraction"))
-    if ids:
-        ids[study.reference.id] = None
     found = [
         Learning(
-            cell=id_, fraction=known[id_].fraction, n_training=trainings[id_][0]["n_training"],
-            macro_f1=known[id_].tests["random"].macro_f1,
+            cell=cell.id, fraction=cell.fraction, n_training=trainings[cell.id][0]["n_training"],
+            macro_f1=cell.tests["random"].macro_f1,
         )
-        for id_ in ids if id_ in known
+        for cell in _along(study, cells, "fraction")
     ]  # fmt: skip
     return sorted(found, key=lambda point: point.fraction)
 
 
 def label_noise_of(study: Study, cells: Sequence[Cell]) -> list[LabelNoise]:
-    known = {cell.id: cell for cell in cells}
-    ids = dict.fromkeys(id_ for *_, id_ in _of_arm(study, "label_noise"))
-    if ids:
-        ids[study.reference.id] = None
     found = [
-        LabelNoise(
-            cell=id_, rate=known[id_].label_noise, macro_f1=known[id_].tests["random"].macro_f1
-        )
-        for id_ in ids if id_ in known
-    ]  # fmt: skip
+        LabelNoise(cell=cell.id, rate=cell.label_noise, macro_f1=cell.tests["random"].macro_f1)
+        for cell in _along(study, cells, "label_noise")
+    ]
     return sorted(found, key=lambda point: point.rate)
+
+
+def _along(study: Study, cells: Sequence[Cell], vary: str) -> list[Cell]:
+    """The cells that are there of the arms that vary something, and the reference; none without such arms."""
+    known = {cell.id: cell for cell in cells}
+    ids = dict.fromkeys(id_ for *_, id_ in _of_arm(study, vary))
+    return [known[id_] for id_ in dict.fromkeys([*ids, study.reference.id]) if ids and id_ in known]
 
 
 def dropped_of(
