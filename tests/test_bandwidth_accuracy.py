@@ -618,6 +618,11 @@ def test_a_study_that_is_killed_half_way_and_resumed_gives_the_same(folder, tmp_
         assert len(kept["sky_ra"]) == by_cell["4x8_raw"].n
     record = json.loads((whole / "study.json").read_text())
     assert record["data"]["counts"]["train"]["satellite"] > 0
+    costs = json.loads((whole / "cost.json").read_text())
+    (whole / "cost.json").write_text(json.dumps({"4x8 raw": costs["4x8 raw"]}))
+    again = evaluate(whole).cost  # as if the other layout's trials had come since
+    assert set(again) == set(costs) == {"4x8 raw", "crop-16 raw"}
+    assert again["4x8 raw"].model_dump() == costs["4x8 raw"]
     reported = command("report", whole)
     said, _ = reported.communicate(timeout=300)
     assert reported.returncode == 0, said

@@ -44,16 +44,20 @@ def costs_of(
 
     On one core, CPU seconds, with the planes of the study's reference, on images of noise with a source.
     """
-    path = out / COSTS
+    path, found = out / COSTS, dict[str, Cost]()
     if path.is_file():
-        return {k: Cost.model_validate(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
-    say("costs: encoding, decoding, classifying")
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        found = {name: Cost.model_validate(cost) for name, cost in kept.items()}
     wanted: dict[str, Cell] = {}
     for cell in cells:
         if tuple(cell.planes) == study.reference.planes and cell.bytes is not None:
             wanted.setdefault(f"{cell.layout.name} {cell.encoding}", cell)
+    missing = {name: cell for name, cell in wanted.items() if name not in found}  # trials that came since
+    if not missing:
+        return found
+    say(f"costs of {len(missing)} layouts: encoding, decoding, classifying")
     options = {each["id"]: each["options"] for each in json.loads((out / "study.json").read_text())["cells"]}
-    found = {name: _cost(study, cell, options[cell.id], data) for name, cell in wanted.items()}
+    found |= {name: _cost(study, cell, options[cell.id], data) for name, cell in missing.items()}
     with replacing(path) as partial:
         partial.write_text(json.dumps({k: v.model_dump() for k, v in found.items()}, indent=1) + "\n")
     return found

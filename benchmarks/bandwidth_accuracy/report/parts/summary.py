@@ -162,6 +162,11 @@ def simulated_box(given: Given) -> Box:
     else:
         lines.append(f"The stamps are real ({data.label}).")
     lines.append("The bytes are measured on packets that were really encoded and decoded.")
+    if (iterations := (evaluation.study.get("training") or {}).get("iterations")) is not None:
+        lines.append(
+            f"Every network of the one family had at most {iterations:,} iterations. A stamp of more pixels "
+            "may need more of them: being ahead of it can be the training's, not the stamp's."
+        )
     if evaluation.real is not None:
         lines.append("Question 5 alone is answered on real stamps; their labels are few and partly circular.")
     elif data.simulated:
